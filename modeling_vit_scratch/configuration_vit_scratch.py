@@ -1,0 +1,243 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The configuration of a vit-scratch model: every architectural choice, with the article's as default."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import BackboneConfigMixin
+
+# What a saved folder offers to the Auto classes where this package is not installed.
+AUTO_MAP = {
+    "AutoConfig": "configuration_vit_scratch.ViTScratchConfig",
+    "AutoModel": "modeling_vit_scratch.ViTScratchModel",
+    "AutoModelForImageClassification": "modeling_vit_scratch.ViTScratchForImageClassification",
+    "AutoModelForMaskedImageModeling": "modeling_vit_scratch.ViTScratchForMaskedImageModeling",
+    "AutoBackbone": "modeling_vit_scratch.ViTScratchBackbone",
+}
+
+# Keys that transformers itself writes to or expects in a config and that are not fields of the class.
+TRANSFORMERS_KEYS = {
+    "attn_implementation",
+    "custom_pipelines",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "quantization_config",
+    "torch_dtype",
+}
+
+
+@strict
+class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
+    """Configuration of the Vision Transformer of the article, and of its way to the original ViT.
+
+    Without arguments it is the article's: `ViTScratchConfig(image_size=224, patch_size=16, embedding_dim=768,
+    num_heads=12, ff_dim=3072, num_classes=2, depth=12)`. The article's names `embedding_dim`, `depth`, `num_heads`,
+    `ff_dim` and `num_classes` are aliases of transformers' `hidden_size`, `num_hidden_layers`, `num_attention_heads`,
+    `intermediate_size` and `num_labels`. The original ViT (Dosovitskiy et al. 2020, arXiv 2010.11929) is
+    `norm_first=True, use_cls_position=True, use_final_layer_norm=True, initialization="truncated_normal",
+    layer_norm_eps=1e-6`.
+
+    Args:
+        hidden_size: width of every token.
+        num_hidden_layers: encoder blocks.
+        num_attention_heads: attention heads; must divide `hidden_size`.
+        intermediate_size: width of the feed-forward network.
+        hidden_act: its activation, a name that transformers knows; "gelu" is the exact one.
+        hidden_dropout_prob: dropout after the positions and on the output of each residual branch.
+        attention_probs_dropout_prob: dropout on the attention probabilities.
+        drop_path_rate: stochastic depth, the rate of the last block; it rises linearly from 0 at the first.
+        layer_norm_eps: added to the variance in every LayerNorm.
+        image_size: pixels, one number or `[height, width]`; each a multiple of the patch's.
+        patch_size: pixels, one number or `[height, width]`.
+        num_channels: channels of the image.
+        qkv_bias: whether the projection to queries, keys and values has a bias.
+        norm_first: LayerNorm before each branch (pre-norm, ViT) instead of after each sum (post-norm, the article).
+        position_embedding_type: "learned", "sincos2d" (fixed) or "none".
+        use_cls_token: whether a [CLS] token is put in front of the patches.
+        use_cls_position: whether [CLS] has a learned position too (ViT); the article's has none.
+        use_final_layer_norm: LayerNorm after the last block; pre-norm needs one.
+        pooling: what the classification head reads, "cls" (the [CLS] token) or "mean" (the mean of the patches).
+        initialization: "article" (torch's defaults; positions and tokens unit-normal) or "truncated_normal"
+            (weights, positions and tokens with deviation `initializer_range`, biases 0: transformers' ViT).
+        initializer_range: deviation of "truncated_normal".
+        encoder_stride: pixels per token that the decoder of masked image modelling paints; by default `patch_size`.
+        out_features, out_indices: stages that a backbone returns ("stem", "stage1", … or 0, 1, …), as of every
+            transformers backbone; by default the last.
+        apply_layernorm: whether a backbone applies the final LayerNorm to the feature maps.
+        reshape_hidden_states: whether a backbone's feature maps are (batch, hidden, rows, columns) or keep the shape
+            (batch, tokens, hidden).
+        **kwargs: the aliases above and transformers' own (`num_labels`, `id2label`, `label2id`, `problem_type`, …).
+
+    Raises:
+        ValueError: if the values cannot make a model, or a name is unknown.
+    """
+
+    model_type = "vit_scratch"
+    attribute_map = {
+        "embedding_dim": "hidden_size",
+        "depth": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "ff_dim": "intermediate_size",
+        "num_classes": "num_labels",
+    }
+    # Tensor parallelism: the heads of a fused projection cannot be split by rows, so its output is gathered.
+    base_model_tp_plan = {
+        "encoder.*.attention.in_proj": "colwise_gather_output",
+        "encoder.*.attention.out_proj": "rowwise_split_input",
+        "encoder.*.ff.0": "colwise",
+        "encoder.*.ff.2": "rowwise",
+    }
+    base_model_fsdp_plan = {"encoder.*": "free_full_weight", "norm": "keep_full_weight"}
+    _auto_class = "AutoConfig"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.1
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-5
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int | list[int] | tuple[int, int] = 16
+    num_channels: int = 3
+    qkv_bias: bool = True
+    norm_first: bool = False
+    position_embedding_type: Literal["learned", "sincos2d", "none"] = "learned"
+    use_cls_token: bool = True
+    use_cls_position: bool = False
+    use_final_layer_norm: bool = False
+    pooling: Literal["cls", "mean"] = "cls"
+    initialization: Literal["article", "truncated_normal"] = "article"
+    initializer_range: float = 0.02
+    encoder_stride: int | list[int] | tuple[int, int] | None = None
+    apply_layernorm: bool = True
+    reshape_hidden_states: bool = True
+
+    def __post_init__(self, out_features=None, out_indices=None, auto_map=None, **kwargs):
+        if auto_map is not None:
+            self.auto_map = auto_map  # where the Auto classes look for the code of the model
+        self._refuse_unknown(kwargs)
+        for alias, name in self.attribute_map.items():
+            if alias in kwargs and name in type(self).default_config_fields():
+                self._resolve_alias(alias, name, kwargs.pop(alias))
+        if "num_classes" in kwargs:
+            num_classes = kwargs.pop("num_classes")
+            if kwargs.setdefault("num_labels", num_classes) != num_classes:
+                raise ValueError(f"num_classes={num_classes} and num_labels={kwargs['num_labels']} are one setting.")
+        num_labels = kwargs.get("num_labels")
+        if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 0):
+            raise ValueError(f"num_labels must be a whole number, 0 or more, got {num_labels!r}.")
+        super().__post_init__(**kwargs)
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        self._out_features, self._out_indices = None, None
+        if out_features is not None or out_indices is not None:
+            self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+        self.validate_architecture()
+
+    def _refuse_unknown(self, kwargs: dict) -> None:
+        known = {*self.attribute_map, *TRANSFORMERS_KEYS}
+        unknown = sorted(key for key in kwargs if key not in known and not key.startswith("_"))
+        if unknown:
+            fields = sorted(key for key in type(self).default_config_fields() if not key.startswith("_"))
+            raise ValueError(
+                f"ViTScratchConfig has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)} "
+                f"and the aliases {', '.join(sorted(self.attribute_map))}."
+            )
+
+    def _resolve_alias(self, alias: str, name: str, value) -> None:
+        given, default = getattr(self, name), type(self).default_config_fields()[name]
+        if given not in (default, value):
+            raise ValueError(f"{alias}={value} and {name}={given} are one setting: give one of them.")
+        setattr(self, name, value)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the stages of a backbone: the embeddings ("stem"), then one per block."""
+        return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
+
+    @property
+    def output_attentions(self) -> bool:
+        """Whether the models return attention maps; unlike in transformers' own ViT, any attention kernel will do."""
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Accept attention maps with every kernel (transformers' base class allows eager only)."""
+
+    def validate_architecture(self) -> None:
+        """Check that the values together make a model.
+
+        Runs when the configuration is built, when it is saved, and when a model is built from it, since
+        `from_pretrained(..., field=value)` sets fields after the first check.
+
+        Raises:
+            ValueError: one sentence that names the fields and their values.
+        """
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
+        self._validate_sizes()
+        self._validate_tokens()
+
+    def _validate_sizes(self) -> None:
+        sizes = {}
+        for name in ("image_size", "patch_size", "encoder_stride"):
+            value = getattr(self, name)
+            value = self.patch_size if value is None else value
+            size = [value, value] if isinstance(value, int) else list(value)
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f"{name} must be pixels, one number or [height, width], got {value}.")
+            sizes[name] = size
+        for side, image, patch in zip(("height", "width"), sizes["image_size"], sizes["patch_size"], strict=True):
+            if image % patch:
+                raise ValueError(
+                    f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: the {side} "
+                    f"{image} leaves {image % patch} pixels over after patches of {patch}."
+                )
+
+    def _validate_tokens(self) -> None:
+        if self.position_embedding_type == "sincos2d" and self.hidden_size % 4:
+            raise ValueError(
+                f"position_embedding_type 'sincos2d' needs a hidden_size that is a multiple of 4, got "
+                f"{self.hidden_size}."
+            )
+        if self.pooling == "cls" and not self.use_cls_token:
+            raise ValueError("pooling 'cls' needs use_cls_token=True; without a [CLS] token use pooling='mean'.")
+        if self.use_cls_position and not (self.use_cls_token and self.position_embedding_type == "learned"):
+            raise ValueError(
+                "use_cls_position=True needs use_cls_token=True and position_embedding_type='learned', got "
+                f"use_cls_token={self.use_cls_token} and position_embedding_type={self.position_embedding_type!r}."
+            )
+
+    def to_dict(self) -> dict:
+        """As of every transformers config, with the `auto_map` of all the classes that a saved folder serves.
+
+        It is written anew: the one that was loaded may point to another repository.
+        """
+        return {**super().to_dict(), "auto_map": dict(AUTO_MAP)}
+
+
+__all__ = ["ViTScratchConfig"]

@@ -1,0 +1,482 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The article's layers as transformers models: the base model and its tasks.
+
+The mathematics is in `layers_vit_scratch.py`; here a configuration becomes layers, and their results become the output
+classes that users of transformers know.
+
+Shapes: B batch, C channels, H and W image height and width in pixels, N patches, T tokens (N, and one more with the
+[CLS] token), D hidden size, A attention heads, K labels.
+"""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+    MaskedImageModelingOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_vit_scratch import ViTScratchConfig
+from .layers_vit_scratch import (
+    AddClsToken,
+    ClassificationHead,
+    MaskPatches,
+    MultiHeadSelfAttention,
+    PatchEmbedding,
+    PositionalEncoding,
+    TokenPooling,
+    TransformerEncoderBlock,
+    eager_attention,
+    height_width,
+)
+
+
+class ViTScratchPreTrainedModel(PreTrainedModel):
+    """What the models share: initialisation, loading and saving, and what they declare to transformers."""
+
+    config: ViTScratchConfig
+    config_class = ViTScratchConfig
+    base_model_prefix = "vit"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerEncoderBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": TransformerEncoderBlock, "attentions": MultiHeadSelfAttention}
+    _input_embed_layer = "patch_embedding"
+
+    def __init__(self, config: ViTScratchConfig, *inputs, **kwargs):
+        config.validate_architecture()
+        super().__init__(config, *inputs, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module, as `config.initialization` says; loaded weights are left alone."""
+        if isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MaskPatches):
+            init.zeros_(module.mask_token)
+        elif self.config.initialization == "truncated_normal":
+            self._init_truncated_normal(module)
+        else:
+            self._init_as_the_article(module)
+
+    def _init_as_the_article(self, module: nn.Module) -> None:
+        if isinstance(module, MultiHeadSelfAttention):
+            # Runs after its two linear layers had theirs, so this stands.
+            init.xavier_uniform_(module.in_proj.weight)
+            for projection in (module.in_proj, module.out_proj):
+                if projection.bias is not None:
+                    init.zeros_(projection.bias)
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            # torch's own default for both, spelled in the functions that respect loaded weights.
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                init.uniform_(module.bias, -bound, bound)
+        else:
+            for parameter in self._positions_and_tokens(module):
+                init.normal_(parameter)
+
+    def _init_truncated_normal(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            for parameter in self._positions_and_tokens(module):
+                init.trunc_normal_(parameter, std=std)
+
+    @staticmethod
+    def _positions_and_tokens(module: nn.Module) -> list[nn.Parameter]:
+        return list(module.parameters(recurse=False)) if isinstance(module, (PositionalEncoding, AddClsToken)) else []
+
+
+class ViTScratchModel(ViTScratchPreTrainedModel):
+    """The article's steps 1 to 4: images to tokens, (B, C, H, W) -> (B, T, D).
+
+    Args:
+        config: the architecture.
+        add_pooling_layer: whether the output has `pooler_output`, (B, D): the token or mean that `config.pooling` names.
+            It has no parameters.
+        use_mask_token: whether patches can be masked by `bool_masked_pos`.
+    """
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: ViTScratchConfig, add_pooling_layer: bool = True, use_mask_token: bool = False):
+        super().__init__(config)
+        dim = config.hidden_size
+        self.patch_embedding = PatchEmbedding(
+            config.image_size, config.patch_size, dim, num_channels=config.num_channels
+        )
+        self.mask_patches = MaskPatches(dim) if use_mask_token else None
+        self.positional_encoding = PositionalEncoding(
+            self.patch_embedding.num_patches,
+            dim,
+            encoding=config.position_embedding_type,
+            grid_size=self.patch_embedding.grid_size,
+            dropout=config.hidden_dropout_prob,
+        )
+        self.cls_token = AddClsToken(dim, position=config.use_cls_position) if config.use_cls_token else None
+        self.encoder = nn.ModuleList(self._block(rate) for rate in self._drop_path_rates())
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.use_final_layer_norm else nn.Identity()
+        self.pooler = TokenPooling(config.pooling, int(config.use_cls_token)) if add_pooling_layer else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def _drop_path_rates(self) -> list[float]:
+        """Stochastic depth per block: from 0 at the first to `drop_path_rate` at the last."""
+        last = self.config.num_hidden_layers - 1
+        return [self.config.drop_path_rate * index / max(last, 1) for index in range(last + 1)]
+
+    def _block(self, drop_path: float) -> TransformerEncoderBlock:
+        config = self.config
+        block = TransformerEncoderBlock(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            config.attention_probs_dropout_prob,
+            norm_first=config.norm_first,
+            activation=ACT2FN[config.hidden_act],
+            layer_norm_eps=config.layer_norm_eps,
+            qkv_bias=config.qkv_bias,
+            hidden_dropout=config.hidden_dropout_prob,
+            drop_path=drop_path,
+        )
+        block.attention.config = config  # some of transformers' kernels read it
+        return block
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Encode images.
+
+        Args:
+            pixel_values: (B, C, H, W), as the image processor makes them.
+            bool_masked_pos: (B, N), true where a patch is replaced by the mask token.
+            interpolate_pos_encoding: accept any height and width that the patch divides, and fit the positions to them.
+            attention_mask: (B, N), 0 where a patch is padding. With `interpolate_pos_encoding`, the patches of an
+                image fill its top left corner and get the positions that the image would get alone.
+            **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
+
+        Returns:
+            `last_hidden_state` (B, T, D), `pooler_output` (B, D) or None, and where asked for `hidden_states`, num_hidden_layers
+            + 1 of (B, T, D) and before the final LayerNorm, and `attentions`, num_hidden_layers of (B, A, T, T).
+
+        Raises:
+            ValueError: if the shapes do not fit the configuration.
+        """
+        grid_size = self._check_inputs(pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask)
+        x = self.patch_embedding(pixel_values.to(self.patch_embedding.projection.weight.dtype))  # (B, N, D)
+        if bool_masked_pos is not None:
+            x = self.mask_patches(x, bool_masked_pos)
+        extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
+        x = self.positional_encoding(x, grid_size, extent)
+        if self.cls_token is not None:
+            x = self.cls_token(x)  # (B, T, D)
+        x = self._encode(x, attention_mask, **kwargs)
+        x = self.norm(x)
+        pooled = self.pooler(x, attention_mask) if self.pooler is not None else None
+        return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
+
+    def _check_inputs(self, pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask) -> tuple[int, int]:
+        """Refuse shapes that the configuration does not fit; the (rows, columns) of patches otherwise."""
+        if pixel_values is None:
+            raise ValueError("pixel_values is missing: pass images of shape (batch, channels, height, width).")
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values must have the shape (batch, num_channels={self.config.num_channels}, height, width), got "
+                f"{tuple(pixel_values.shape)}."
+            )
+        height, width = pixel_values.shape[2:]
+        trained = height_width(self.config.image_size)
+        if not interpolate_pos_encoding and (height, width) != trained:
+            raise ValueError(
+                f"the images are {height}x{width} pixels (height x width) and the model is for {trained[0]}x{trained[1]}: "
+                "resize them, or pass interpolate_pos_encoding=True."
+            )
+        grid_size = self.patch_embedding.grid_of(height, width)
+        expected = (pixel_values.shape[0], math.prod(grid_size))
+        for name, mask in (("attention_mask", attention_mask), ("bool_masked_pos", bool_masked_pos)):
+            if mask is not None and tuple(mask.shape) != expected:
+                raise ValueError(f"{name} must have the shape (batch, patches) = {expected}, got {tuple(mask.shape)}.")
+        if bool_masked_pos is not None and self.mask_patches is None:
+            raise ValueError("bool_masked_pos needs a mask token: build the model with use_mask_token=True.")
+        return grid_size
+
+    def _encode(self, x: Tensor, patch_mask: Tensor | None, **kwargs) -> Tensor:
+        """Step 4, all blocks: (B, T, D) -> (B, T, D)."""
+        config = self.config
+        if kwargs.get("output_attentions", config.output_attentions):
+            # Of all kernels only the eager one has the maps, so it runs while they are asked for.
+            config = copy.copy(config)
+            config._attn_implementation = "eager"
+        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+        if patch_mask is not None and self.cls_token is not None:
+            patch_mask = F.pad(patch_mask.bool(), (1, 0), value=True)  # (B, T): [CLS] is never padding
+        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
+        for block in self.encoder:
+            if self.gradient_checkpointing and self.training:
+                x = self._gradient_checkpointing_func(block.__call__, x, attention_mask, kernel)
+            else:
+                x = block(x, attention_mask, kernel)
+        return x
+
+
+def patch_extent(attention_mask: Tensor | None, grid_size: tuple[int, int]) -> Tensor | None:
+    """Rows and columns of patches that each image covers: (B, N) -> (B, 2)."""
+    if attention_mask is None:
+        return None
+    mask = attention_mask.bool().unflatten(1, grid_size)  # (B, rows, columns)
+    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)
+
+
+class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
+    """The article's `VisionTransformer`, steps 1 to 6: images to logits, (B, C, H, W) -> (B, K)."""
+
+    _auto_class = "AutoModelForImageClassification"
+
+    def __init__(self, config: ViTScratchConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.vit = ViTScratchModel(config, add_pooling_layer=False)
+        self.classification_head = ClassificationHead(
+            config.hidden_size,
+            config.num_labels,
+            pooling=config.pooling,
+            num_prefix_tokens=int(config.use_cls_token),
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs,
+    ) -> ImageClassifierOutput:
+        """Classify images.
+
+        Args:
+            pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
+            labels: (B,) class indices; (B, K) of 0 and 1 for several labels an image; (B,) or (B, K) numbers for
+                regression. `config.problem_type` says which; unset, it follows from `num_labels` and the dtype.
+
+        Returns:
+            `logits` (B, K), `loss` (a scalar) if there are labels, and `hidden_states` and `attentions` where asked for.
+        """
+        outputs = self.vit(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+        logits = self.classification_head(outputs.last_hidden_state, attention_mask)  # (B, K)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class PixelDecoder(nn.Sequential):
+    """Paint each token's patch of the image: (B, D, rows, columns) -> (B, C, H, W) (SimMIM, section 3.1)."""
+
+    def __init__(self, hidden_size: int, stride: tuple[int, int], num_channels: int):
+        super().__init__(nn.Conv2d(hidden_size, num_channels * math.prod(stride), kernel_size=1))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x).unflatten(1, (-1, *self.stride))  # (B, C, stride height, stride width, rows, columns)
+        return x.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)  # (B, C, H, W)
+
+
+class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
+    """Paint masked patches from the others (SimMIM, Xie et al. 2021, arXiv 2111.09886): (B, C, H, W) -> same."""
+
+    _auto_class = "AutoModelForMaskedImageModeling"
+
+    def __init__(self, config: ViTScratchConfig):
+        super().__init__(config)
+        self.vit = ViTScratchModel(config, add_pooling_layer=False, use_mask_token=True)
+        stride = height_width(config.patch_size if config.encoder_stride is None else config.encoder_stride)
+        self.decoder = PixelDecoder(config.hidden_size, stride, config.num_channels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs,
+    ) -> MaskedImageModelingOutput:
+        """Reconstruct images.
+
+        Args:
+            pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
+            bool_masked_pos: (B, N), true where a patch is hidden from the model; the loss is over these.
+
+        Returns:
+            `reconstruction` (B, C, H, W), and with `bool_masked_pos` the `loss`: the mean absolute difference of
+            reconstruction and image over the pixels of the masked patches (SimMIM, equation 1).
+
+        Raises:
+            ValueError: if there is a mask and the decoder's stride is not the patch size.
+        """
+        patch_size = self.vit.patch_embedding.patch_size
+        if bool_masked_pos is not None and self.decoder.stride != patch_size:
+            raise ValueError(
+                f"with bool_masked_pos, encoder_stride must equal patch_size, so that the reconstruction has the size of "
+                f"the image; got encoder_stride {self.decoder.stride} and patch_size {patch_size}."
+            )
+        outputs = self.vit(
+            pixel_values,
+            bool_masked_pos=bool_masked_pos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+        grid_size = self.vit.patch_embedding.grid_of(*pixel_values.shape[2:])
+        patches = outputs.last_hidden_state[:, int(self.config.use_cls_token) :]  # (B, N, D)
+        reconstruction = self.decoder(patches.transpose(1, 2).unflatten(2, grid_size))  # (B, C, H, W)
+        loss = None
+        if bool_masked_pos is not None:
+            mask = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
+            mask = mask.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
+            difference = (pixel_values.to(reconstruction.dtype) - reconstruction).abs()
+            loss = (difference * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+        return MaskedImageModelingOutput(
+            loss=loss,
+            reconstruction=reconstruction,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
+    """Feature maps for detection and segmentation: (B, C, H, W) -> one (B, D, rows, columns) per stage asked for.
+
+    `config.out_features` or `out_indices` names the stages: "stem", the tokens before the first block, or "stageN",
+    those after block N. Blocks after the last stage asked for are not built, so that every parameter is used. Any size
+    that the patch divides is accepted, as detection needs.
+    """
+
+    _auto_class = "AutoBackbone"
+
+    def __init__(self, config: ViTScratchConfig):
+        config.set_output_features_output_indices(config.out_features, config.out_indices)
+        super().__init__(config, add_pooling_layer=False)
+        self.num_features = [config.hidden_size] * len(self.stage_names)
+        depth = max(self._stage_indices())
+        del self.encoder[depth:]
+        unused = {rf"encoder\.{index}\." for index in range(depth, config.num_hidden_layers)}
+        if not config.apply_layernorm:
+            self.norm = nn.Identity()
+            unused.add(r"norm\.(weight|bias)")
+        self._keys_to_ignore_on_load_unexpected = unused | {r"classification_head\."}
+
+    def _stage_indices(self) -> list[int]:
+        return [self.stage_names.index(name) for name in self.out_features]
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: Tensor, attention_mask: Tensor | None = None, **kwargs) -> BackboneOutput:
+        """Compute the feature maps.
+
+        Args:
+            pixel_values: (B, C, H, W).
+            attention_mask: (B, N), 0 where a patch is padding; see `ViTScratchModel`.
+            **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`.
+
+        Returns:
+            `feature_maps`, a tuple of (B, D, rows, columns), or of (B, T, D) with `config.reshape_hidden_states=False`.
+        """
+        outputs = ViTScratchModel.forward(
+            self, pixel_values, interpolate_pos_encoding=True, attention_mask=attention_mask, **kwargs
+        )
+        grid_size = self.patch_embedding.grid_of(*pixel_values.shape[2:])
+        feature_maps = []
+        for index in self._stage_indices():
+            tokens = self.norm(outputs.hidden_states[index])  # (B, T, D)
+            if self.config.reshape_hidden_states:
+                patches = tokens[:, int(self.config.use_cls_token) :].transpose(1, 2)  # (B, D, N)
+                tokens = patches.unflatten(2, grid_size).contiguous()  # (B, D, rows, columns)
+            feature_maps.append(tokens)
+        return BackboneOutput(
+            feature_maps=tuple(feature_maps), hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def convert_article_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of the article's own `VisionTransformer` to those of `ViTScratchForImageClassification`.
+
+    The names are the article's already, but for the prefix of the base model and the query-key-value projection,
+    which `nn.MultiheadAttention` keeps as bare parameters. The number of heads is not in the weights: give it to the
+    configuration. The logits are those of the article's code with `batch_first=True`.
+
+    Args:
+        state_dict: what `VisionTransformer(...).state_dict()` of the article's code returned.
+
+    Returns:
+        A state dict for `ViTScratchForImageClassification(config).load_state_dict(...)`.
+
+    Raises:
+        ValueError: if a key that every such state dict has is missing, or there are keys that none has.
+    """
+    required = {
+        "patch_embedding.projection.weight",
+        "positional_encoding.positional_embedding",
+        "cls_token.cls_token",
+        "encoder.0.attention.in_proj_weight",
+        "classification_head.fc.weight",
+    }
+    modules = {key.split(".")[0] for key in required}
+    missing = sorted(required - state_dict.keys())
+    unknown = sorted(key for key in state_dict if key.split(".")[0] not in modules)
+    if missing or unknown:
+        raise ValueError(
+            f"this is not a state dict of the article's VisionTransformer: missing {missing}, unknown {unknown[:5]}."
+        )
+    return {
+        key if key.startswith("classification_head.") else "vit." + key.replace("in_proj_", "in_proj."): value
+        for key, value in state_dict.items()
+    }
+
+
+__all__ = [
+    "ViTScratchBackbone",
+    "ViTScratchForImageClassification",
+    "ViTScratchForMaskedImageModeling",
+    "ViTScratchModel",
+    "ViTScratchPreTrainedModel",
+    "convert_article_state_dict",
+]
