@@ -136,7 +136,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"num_labels must be a whole number, 0 or more, got {num_labels!r}.")
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
+            self.label2id = {str(label): int(index) for index, label in self.id2label.items()}
         self._out_features, self._out_indices = None, None
         if out_features is not None or out_indices is not None:
             self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
@@ -164,7 +164,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
 
     @property
-    def output_attentions(self) -> bool:
+    def output_attentions(self) -> bool | None:
         """Whether the models return attention maps; unlike in transformers' own ViT, any attention kernel will do."""
         return self._output_attentions
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The article's Vision Transformer, layer by layer and in the article's order.
 
-    image -> PatchEmbedding -> PositionalEncoding -> AddClsToken -> TransformerEncoderBlock x depth -> ClassificationHead
+    PatchEmbedding -> PositionalEncoding -> AddClsToken -> TransformerEncoderBlock x depth -> ClassificationHead
 
 Every class takes the article's arguments; whatever goes beyond the article is keyword-only and its default is the
 article's. This file needs nothing but torch.
@@ -282,7 +282,9 @@ class MultiHeadSelfAttention(nn.Module):
         bias: whether `in_proj` has a bias.
     """
 
-    is_causal = False  # read by the kernels of transformers
+    # Read by the attention kernels of transformers.
+    is_causal = False
+    config: object = None
 
     def __init__(self, embedding_dim: int, num_heads: int, dropout: float = 0.0, *, bias: bool = True):
         super().__init__()

@@ -51,7 +51,7 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
     config_class = ViTScratchConfig
     base_model_prefix = "vit"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["TransformerEncoderBlock"]
     _supports_sdpa = True
@@ -116,8 +116,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
 
     Args:
         config: the architecture.
-        add_pooling_layer: whether the output has `pooler_output`, (B, D): the token or mean that `config.pooling` names.
-            It has no parameters.
+        add_pooling_layer: whether the output has `pooler_output`, (B, D): the token or mean that `config.pooling`
+            names. It has no parameters.
         use_mask_token: whether patches can be masked by `bool_masked_pos`.
     """
 
@@ -163,7 +163,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             hidden_dropout=config.hidden_dropout_prob,
             drop_path=drop_path,
         )
-        block.attention.config = config  # some of transformers' kernels read it
+        block.attention.config = config
         return block
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -186,15 +186,16 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
 
         Returns:
-            `last_hidden_state` (B, T, D), `pooler_output` (B, D) or None, and where asked for `hidden_states`, num_hidden_layers
-            + 1 of (B, T, D) and before the final LayerNorm, and `attentions`, num_hidden_layers of (B, A, T, T).
+            `last_hidden_state` (B, T, D), `pooler_output` (B, D) or None, and where asked for `hidden_states`,
+            the tokens before the first block and after each, (B, T, D), not yet through the final LayerNorm, and
+            `attentions`, the probabilities of each block, (B, A, T, T).
 
         Raises:
             ValueError: if the shapes do not fit the configuration.
         """
         grid_size = self._check_inputs(pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask)
         x = self.patch_embedding(pixel_values.to(self.patch_embedding.projection.weight.dtype))  # (B, N, D)
-        if bool_masked_pos is not None:
+        if self.mask_patches is not None and bool_masked_pos is not None:
             x = self.mask_patches(x, bool_masked_pos)
         extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
         x = self.positional_encoding(x, grid_size, extent)
@@ -211,15 +212,15 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             raise ValueError("pixel_values is missing: pass images of shape (batch, channels, height, width).")
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
-                f"pixel_values must have the shape (batch, num_channels={self.config.num_channels}, height, width), got "
-                f"{tuple(pixel_values.shape)}."
+                f"pixel_values must have the shape (batch, num_channels={self.config.num_channels}, height, width), "
+                f"got {tuple(pixel_values.shape)}."
             )
         height, width = pixel_values.shape[2:]
-        trained = height_width(self.config.image_size)
-        if not interpolate_pos_encoding and (height, width) != trained:
+        trained_height, trained_width = height_width(self.config.image_size)
+        if not interpolate_pos_encoding and (height, width) != (trained_height, trained_width):
             raise ValueError(
-                f"the images are {height}x{width} pixels (height x width) and the model is for {trained[0]}x{trained[1]}: "
-                "resize them, or pass interpolate_pos_encoding=True."
+                f"the images are {height}x{width} pixels (height x width) and the model is for "
+                f"{trained_height}x{trained_width}: resize them, or pass interpolate_pos_encoding=True."
             )
         grid_size = self.patch_embedding.grid_of(height, width)
         expected = (pixel_values.shape[0], math.prod(grid_size))
@@ -264,11 +265,11 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
 
     def __init__(self, config: ViTScratchConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = config.num_labels or 0
         self.vit = ViTScratchModel(config, add_pooling_layer=False)
         self.classification_head = ClassificationHead(
             config.hidden_size,
-            config.num_labels,
+            self.num_labels,
             pooling=config.pooling,
             num_prefix_tokens=int(config.use_cls_token),
         )
@@ -291,7 +292,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
                 regression. `config.problem_type` says which; unset, it follows from `num_labels` and the dtype.
 
         Returns:
-            `logits` (B, K), `loss` (a scalar) if there are labels, and `hidden_states` and `attentions` where asked for.
+            `logits` (B, K), `loss` (a scalar) if there are labels, `hidden_states` and `attentions` where asked for.
         """
         outputs = self.vit(
             pixel_values,
@@ -355,7 +356,7 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         patch_size = self.vit.patch_embedding.patch_size
         if bool_masked_pos is not None and self.decoder.stride != patch_size:
             raise ValueError(
-                f"with bool_masked_pos, encoder_stride must equal patch_size, so that the reconstruction has the size of "
+                "with bool_masked_pos, encoder_stride must equal patch_size, so that the reconstruction is as large as "
                 f"the image; got encoder_stride {self.decoder.stride} and patch_size {patch_size}."
             )
         outputs = self.vit(
