@@ -1,0 +1,118 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The command line: `vit-scratch VERB …`. Each verb is a function of the package with its arguments as flags."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from . import __version__
+
+USER_ERROR = 2
+SOME_IMAGES_BAD = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; the exit status: 0, 1 if some images could not be read, 2 for a mistake of the user's."""
+    parser = argparse.ArgumentParser(
+        prog="vit-scratch",
+        description="The Vision Transformer of the article: train it, score it, use it.",
+        epilog="Each verb explains itself: vit-scratch VERB --help",
+    )
+    parser.add_argument("--version", action="version", version=f"vit-scratch {__version__}")
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="; ".join(f"{n}: {v[1]}" for n, v in VERBS.items()))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="arguments of the verb")
+    arguments = parser.parse_args(argv)
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return VERBS[arguments.verb][0](arguments.rest)
+    except (ValueError, OSError, StrictDataclassError) as error:
+        print(f"vit-scratch {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"vit-scratch {arguments.verb}: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _train(argv: list[str]) -> int:
+    from .arguments import parse_recipe
+    from .presets import recipe_names
+    from .training import train
+
+    if not argv or argv[0].startswith("-"):
+        if not {"-h", "--help"} & set(argv):
+            raise ValueError(
+                f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags, if any."
+            )
+        argv = [recipe_names()[0], "--help"]
+    train(*parse_recipe(argv[0], argv[1:]))
+    return 0
+
+
+def _evaluate(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
+    parser.add_argument("--split", help="train, validation or test (default: the last of these that the data has)")
+    parser.add_argument("--config_name", help="configuration of a Hub dataset")
+    parser.add_argument("--image_column_name", help="column of the images (default: found by itself)")
+    parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
+    parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+    arguments = parser.parse_args(argv)
+    from .metrics import compute_metrics, per_class_report
+    from .prediction import evaluate
+    from .report import per_class_table
+
+    results, label_names = evaluate(**vars(arguments))
+    print(f"{results.name} split of {arguments.data}, {results.dataset.num_rows:,} images:")
+    print(*per_class_table(per_class_report(results.logits, results.labels, label_names)), "", sep="\n")
+    for name, value in compute_metrics(results.logits, results.labels, len(label_names)).items():
+        print(f"{results.name}_{name} {value:.4f}")
+    return 0
+
+
+def _predict(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="vit-scratch predict", description="Say what is on images.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("images", nargs="+", help="files, and folders whose images are all taken")
+    parser.add_argument("--top_k", "--top-k", type=_positive, default=1, help="labels per image (default: 1)")
+    parser.add_argument("--output", help="write a table to this file: .jsonl, .csv or .parquet")
+    parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+    options = vars(parser.parse_args(argv))
+    from .prediction import Prediction, check_output, predict, write_predictions
+
+    output = options.pop("output")
+    if output is not None:
+        check_output(output)
+    predictions: list[Prediction] = []
+    bad = 0
+    for item in predict(**options):
+        if not isinstance(item, Prediction):
+            bad += 1
+            print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
+            continue
+        predictions.append(item)
+        if output is None:
+            ranked = zip(item.labels, item.scores, strict=True)
+            print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+    if output is not None:
+        write_predictions(predictions, output)
+        print(f"{len(predictions):,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
+    return SOME_IMAGES_BAD if bad else 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "train": (_train, "train a model by a recipe"),
+    "evaluate": (_evaluate, "score a checkpoint on labelled images"),
+    "predict": (_predict, "say what is on images"),
+}

@@ -1,0 +1,236 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Using a checkpoint: score it on labelled images, or say what is on others."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    Trainer,
+    default_data_collator,
+)
+from transformers import TrainingArguments as HfTrainingArguments
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from .augmentation import preprocessing
+from .data import BadImageError, images_in, load_images, read_image, relabelled, without_bad_images
+from .report import SplitResults
+
+
+def load_checkpoint(
+    checkpoint: str, *, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, BaseImageProcessor, list[str]]:
+    """A classifier ready for use, its image processor, and its labels in the order of the logits.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        trust_remote_code: run code that comes with it; not needed for checkpoints of this package.
+
+    Raises:
+        ValueError: if it is no whole checkpoint. Weights are read from safetensors only, never from a pickle.
+    """
+    if not os.path.isdir(checkpoint) and (os.path.exists(checkpoint) or checkpoint.count("/") != 1):
+        raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
+        model, loading = AutoModelForImageClassification.from_pretrained(
+            checkpoint, use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # the libraries below raise many kinds for a broken file
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {message}") from error
+    lacking = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+    if lacking:
+        raise ValueError(
+            f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
+            f"among them {lacking[0]}."
+        )
+    return model.eval(), processor, [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def evaluate(
+    checkpoint: str,
+    data: str,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+    batch_size: int = 64,
+    skip_bad_images: bool = False,
+    trust_remote_code: bool = False,
+) -> tuple[SplitResults, list[str]]:
+    """Predict a split of labelled images.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        data, config_name, image_column_name, label_column_name: those of `load_images`.
+        split: which split; by default `test` if there is one, else `validation`, else the only one.
+        batch_size: images at a time.
+        skip_bad_images: leave out images that cannot be read.
+        trust_remote_code: run code that comes with the checkpoint.
+
+    Returns:
+        The logits and labels, which `compute_metrics` and `per_class_report` score, and the names of the labels.
+
+    Raises:
+        ValueError: if the checkpoint, the data or the split will not do, or the data has labels that the checkpoint
+            does not know.
+    """
+    model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    splits = load_images(
+        data, config_name=config_name, image_column_name=image_column_name, label_column_name=label_column_name
+    )
+    name = split or next(name for name in ("test", "validation", "train") if name in splits)
+    if name not in splits:
+        raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
+    dataset = relabelled(splits[name], label_names, f"the {name} split of {data}")
+    readable, _ = without_bad_images(DatasetDict({name: dataset}), skip=skip_bad_images)
+    return predict_dataset(model, processor, name, readable[name], batch_size), label_names
+
+
+def predict_dataset(
+    model: PreTrainedModel, processor: BaseImageProcessor, name: str, dataset: Dataset, batch_size: int
+) -> SplitResults:
+    """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = HfTrainingArguments(
+            folder, per_device_eval_batch_size=batch_size, remove_unused_columns=False, report_to="none"
+        )
+        trainer = Trainer(model=model, args=arguments, data_collator=default_data_collator)
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        output = trainer.predict(dataset.with_transform(preprocessing(processor)), metric_key_prefix=name)
+    return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
+
+
+@dataclass
+class Prediction:
+    """The most likely labels of an image with their probabilities, most likely first."""
+
+    file: str
+    labels: list[str]
+    scores: list[float]
+
+
+def predict(
+    checkpoint: str,
+    images: list[str],
+    *,
+    top_k: int = 1,
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+) -> Iterator[Prediction | BadImageError]:
+    """Say what is on images, in order.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        images: files, and folders whose images are all taken.
+        top_k: labels per image, at most as many as there are.
+        batch_size: images at a time.
+        trust_remote_code: run code that comes with the checkpoint.
+
+    Yields:
+        A `Prediction` for each image, or the `BadImageError` of one that cannot be read.
+
+    Raises:
+        ValueError: if there are no images, or the checkpoint will not do.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}.")
+    files = list(image_files(images))
+    model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    starts = range(0, len(files), batch_size)
+    for start in tqdm(starts, unit="batch", leave=False, disable=None if len(starts) > 1 else True):
+        batch = [_read(file) for file in files[start : start + batch_size]]
+        readable = [image for image in batch if not isinstance(image, BadImageError)]
+        rows = iter(_top(model, processor, readable, min(top_k, len(label_names))) if readable else [])
+        for file, image in zip(files[start : start + batch_size], batch, strict=True):
+            if isinstance(image, BadImageError):
+                yield image
+                continue
+            scores, classes = next(rows)
+            yield Prediction(file, [label_names[index] for index in classes], scores)
+
+
+def image_files(images: list[str]) -> Iterator[str]:
+    """The files meant by files and folders.
+
+    Raises:
+        ValueError: if a folder holds no image, or nothing is there by that name.
+    """
+    for name in images:
+        path = Path(name)
+        if path.is_dir():
+            inside = [str(file) for file in images_in(path)]
+            if not inside:
+                raise ValueError(f"the folder {name} holds no images.")
+            yield from inside
+        elif path.exists():
+            yield name
+        else:
+            raise ValueError(f"there is no image or folder {name}.")
+
+
+def _read(file: str):
+    try:
+        return read_image(file)
+    except BadImageError as error:
+        return error
+
+
+@torch.inference_mode()
+def _top(model: PreTrainedModel, processor: BaseImageProcessor, images: list, k: int) -> list[tuple[list, list]]:
+    """Probabilities and classes of the `k` most likely classes of each image."""
+    pixel_values = processor(images, return_tensors="pt")["pixel_values"].to(model.device)  # (B, C, H, W)
+    scores, classes = model(pixel_values).logits.softmax(-1).topk(k)  # (B, k)
+    return list(zip(scores.tolist(), classes.tolist(), strict=True))
+
+
+OUTPUT_WRITERS = {
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+def check_output(path: str) -> None:
+    """Refuse an output file that could not be written, before any work is done for it.
+
+    Raises:
+        ValueError: if its suffix names no format, or its folder is missing or not writable.
+    """
+    if Path(path).suffix not in OUTPUT_WRITERS:
+        raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
+    try:
+        with tempfile.TemporaryFile(dir=Path(path).resolve().parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"--output {path} cannot be written: {error.strerror}.") from error
+
+
+def write_predictions(predictions: list[Prediction], path: str) -> None:
+    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all."""
+    rows = [
+        {"file": item.file, "rank": rank, "label": label, "score": score}
+        for item in predictions
+        for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
+    ]
+    table = pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+    incomplete = f"{path}.incomplete"
+    OUTPUT_WRITERS[Path(path).suffix](table, incomplete)
+    os.replace(incomplete, path)

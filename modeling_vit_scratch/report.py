@@ -1,0 +1,232 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""What a training run tells a person: the plan before it starts, a line per epoch, the results, one picture."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .arguments import DataArguments, TrainingArguments
+from .augmentation import describe, variations
+from .data import read_image
+from .layers_vit_scratch import height_width
+from .metrics import ClassScores, confusion_matrix
+
+# Class counts on one line up to this many classes; beyond, their range.
+MOST_CLASSES_LISTED = 12
+SAMPLES_SHOWN = 12
+
+
+@dataclass
+class SplitResults:
+    """A split with what the model made of it: `logits` (B, K) and `labels` (B,)."""
+
+    name: str
+    dataset: Dataset
+    logits: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits: (B, K)."""
+        return torch.from_numpy(self.logits).float().softmax(-1).numpy()
+
+
+def plan(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    splits: DatasetDict,
+    data: DataArguments,
+    arguments: TrainingArguments,
+) -> list[str]:
+    """What the run is about to do, a line for each thing that a user may want to stop it for."""
+    config = model.config
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    vary = variations(data, height_width(config.image_size))
+    processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return [
+        f"model      {type(model).__name__}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
+        f"{model.num_parameters():,} parameters, {trained:,} trained",
+        f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
+        f"images     {describe(processor)}",
+        f"training   {', '.join(vary) or 'images not varied'}",
+        *(_split_line(name, dataset) for name, dataset in splits.items()),
+        f"schedule   {_duration(arguments)} in batches of {batch}, learning rate {arguments.learning_rate:g} "
+        f"({arguments.lr_scheduler_type.value})",
+        f"output     {arguments.output_dir}",
+    ]
+
+
+def _precision(arguments: TrainingArguments) -> str:
+    return "bf16 mixed precision" if arguments.bf16 else "fp16 mixed precision" if arguments.fp16 else "fp32"
+
+
+def _duration(arguments: TrainingArguments) -> str:
+    if arguments.max_steps > 0:
+        return f"{arguments.max_steps} steps"
+    return f"{arguments.num_train_epochs:g} epochs"
+
+
+def _split_line(name: str, dataset: Dataset) -> str:
+    names = dataset.features["label"].names
+    counts = np.bincount(np.asarray(dataset["label"]), minlength=len(names))
+    if len(names) <= MOST_CLASSES_LISTED:
+        classes = ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))
+    else:
+        classes = f"{len(names)} classes of {counts.min():,} to {counts.max():,}"
+    return f"{name:<10} {dataset.num_rows:,} images: {classes}"
+
+
+class EpochReport(TrainerCallback):
+    """A progress bar while it trains, on a terminal, and a line at each validation.
+
+    Stops the run with a `ValueError` when the training loss is not finite: from there on it would only burn time.
+    """
+
+    def __init__(self, images_per_step: int):
+        self.images_per_step = images_per_step
+        self.train_loss = math.nan
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the bar and the clock."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", leave=False, disable=None)
+        self.first_step = self.last_step = state.global_step
+        self.started = self.resumed = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Note the training loss, and refuse one that is not finite."""
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss} at step {state.global_step}: lower --learning_rate, raise --warmup_steps, "
+                "or train in fp32."
+            )
+        self.train_loss = loss
+        self.images_per_second = (
+            (state.global_step - self.last_step) * self.images_per_step / (time.monotonic() - self.resumed)
+        )
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Print the line."""
+        metrics = metrics or {}
+        if state.is_world_process_zero and "eval_validation_loss" in metrics:
+            steps = state.global_step - self.first_step
+            left = (time.monotonic() - self.started) / max(steps, 1) * (state.max_steps - state.global_step)
+            tqdm.write(
+                f"epoch {state.epoch or 0:g}/{state.num_train_epochs}"
+                f"  train loss {self.train_loss:.4f}"
+                f"  validation loss {metrics['eval_validation_loss']:.4f}"
+                f"  validation accuracy {metrics['eval_validation_accuracy']:.2%}"
+                f"  {self.images_per_second:,.0f} images/s"
+                f"  {clock(left)} left"
+            )
+        self.last_step, self.resumed = state.global_step, time.monotonic()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def per_class_table(rows: Sequence[ClassScores]) -> list[str]:
+    """A table of the classes for a terminal, one line each under a header."""
+    width = max(len("class"), *(len(row.label) for row in rows))
+    header = f"{'class':<{width}}  precision  recall      f1  images"
+    return [header] + [
+        f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"
+        for row in rows
+    ]
+
+
+def draw_training(history: list[dict], results: SplitResults, label_names: list[str], path: Path) -> None:
+    """Draw one picture of a run, a PNG: learning curves, confusion matrix, sample predictions.
+
+    Args:
+        history: `trainer.state.log_history`.
+        results: the split that the matrix and the samples are of.
+        label_names: K names.
+        path: where to write it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
+    curves, accuracies, matrix = top.subplots(1, 3)
+    _draw_curves(curves, accuracies, history)
+    _draw_confusion(matrix, results, label_names)
+    _draw_samples(bottom, results, label_names)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_curves(losses, accuracies, history: list[dict]) -> None:
+    for axes, key, label in (
+        (losses, "loss", "train"),
+        (losses, "eval_validation_loss", "validation"),
+        (accuracies, "eval_validation_accuracy", "validation"),
+    ):
+        points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+        axes.plot([epoch for epoch, _ in points], [value for _, value in points], label=label)
+    losses.set(title="loss", xlabel="epoch")
+    losses.legend()
+    accuracies.set(title="validation accuracy", xlabel="epoch")
+    for axes in (losses, accuracies):
+        axes.grid(alpha=0.3)
+
+
+def _draw_confusion(axes, results: SplitResults, label_names: list[str]) -> None:
+    counts = confusion_matrix(results.logits, results.labels, len(label_names))  # (K, K)
+    axes.imshow(np.log1p(counts), cmap="Blues")
+    axes.set(title=f"{results.name} images by class", xlabel="predicted", ylabel="true")
+    if len(label_names) <= MOST_CLASSES_LISTED:
+        axes.set_xticks(range(len(label_names)), label_names, rotation=90 if max(map(len, label_names)) > 2 else 0)
+        axes.set_yticks(range(len(label_names)), label_names)
+        for row, column in np.ndindex(counts.shape):
+            if counts[row, column]:
+                shade = "white" if counts[row, column] > counts.max() / 4 else "black"
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
+
+
+def _draw_samples(figure, results: SplitResults, label_names: list[str]) -> None:
+    """The mistakes that the model is surest of, then the other images from the first on."""
+    probabilities = results.probabilities
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    order = np.lexsort((np.arange(len(predicted)), -confidence * (predicted != results.labels)))[:SAMPLES_SHOWN]
+    half = SAMPLES_SHOWN // 2
+    order = np.concatenate(
+        [order[:half], np.setdiff1d(np.arange(len(predicted)), order[:half])[: SAMPLES_SHOWN - half]]
+    )
+    figure.suptitle(f"{results.name} images: the surest mistakes, if any, then the first ones")
+    for axes, index in zip(figure.subplots(1, SAMPLES_SHOWN), order, strict=False):
+        axes.imshow(read_image(results.dataset[int(index)]["image"]))
+        right = predicted[index] == results.labels[index]
+        title = f"{label_names[predicted[index]]} {confidence[index]:.0%}"
+        if not right:
+            title += f"\n(is {label_names[results.labels[index]]})"
+        axes.set_title(title, color="darkgreen" if right else "crimson", fontsize=9)
+    for axes in figure.axes:
+        axes.set_axis_off()
