@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 import yaml
 from transformers import HfArgumentParser
@@ -89,8 +90,8 @@ class DataArguments:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         if self.train_val_split + self.train_test_split >= 1:
             raise ValueError(
-                f"train_val_split {self.train_val_split} and train_test_split {self.train_test_split} leave no image to "
-                "train on."
+                f"train_val_split {self.train_val_split} and train_test_split {self.train_test_split} leave no image "
+                "to train on."
             )
         if not 0 <= self.horizontal_flip <= 1:
             raise ValueError(f"horizontal_flip must be between 0 and 1, got {self.horizontal_flip}.")
@@ -104,8 +105,8 @@ class DataArguments:
 class TrainingArguments(transformers.TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults that image classification wants.
 
-    Validate and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image column,
-    and never hide a loss that is not a number.
+    Validate and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image
+    column, and never hide a loss that is not a number.
     """
 
     output_dir: str | None = field(
@@ -128,9 +129,14 @@ class TrainingArguments(transformers.TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
 
     def __post_init__(self):
+        # Pinning memory helps copies to a GPU only, and warns where there is none.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns=True would drop the image column; leave it false.")
         super().__post_init__()
+
+
+ARGUMENT_CLASSES: list[Any] = [ModelArguments, DataArguments, TrainingArguments]
 
 
 def parse_recipe(recipe: str, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
@@ -146,9 +152,9 @@ def parse_recipe(recipe: str, flags: list[str]) -> tuple[ModelArguments, DataArg
     path = Path(recipe) if recipe.endswith(RECIPE_SUFFIXES) else recipe_path(recipe)
     values = read_recipe(path)
     values.setdefault("output_dir", os.path.join("outputs", path.stem))
-    parser = RecipeParser((ModelArguments, DataArguments, TrainingArguments), prog="vit-scratch train RECIPE")
+    parser = RecipeParser(ARGUMENT_CLASSES, prog="vit-scratch train RECIPE")
     parser.set_defaults(**values)
-    return parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    return parser.parse(flags)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -187,8 +193,7 @@ def _as_flag(value: Any, string: Any) -> Any:
 
 def argument_names() -> list[str]:
     """Every key that a recipe may have."""
-    classes = (ModelArguments, DataArguments, TrainingArguments)
-    return [item.name for cls in classes for item in dataclasses.fields(cls) if item.init]
+    return [item.name for cls in ARGUMENT_CLASSES for item in dataclasses.fields(cls) if item.init]
 
 
 class RecipeParser(HfArgumentParser):
@@ -198,11 +203,14 @@ class RecipeParser(HfArgumentParser):
         """Raise instead of exiting, so that every user error takes one way to the terminal."""
         raise ValueError(f"{message}; 'vit-scratch train --help' lists the flags.")
 
-    def parse_args_into_dataclasses(self, args=None, **kwargs):
-        """As transformers', with unknown flags refused in the same way."""
-        *outputs, remaining = super().parse_args_into_dataclasses(args, return_remaining_strings=True, **kwargs)
+    def parse(self, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+        """The three classes of arguments; an unknown flag is refused, with the closest that exists."""
+        *outputs, remaining = self.parse_args_into_dataclasses(
+            flags, return_remaining_strings=True, look_for_args_file=False
+        )
         if remaining:
             flags = [option.removeprefix("--") for option in self._option_string_actions]
             close = difflib.get_close_matches(remaining[0].removeprefix("--"), flags, n=1)
             self.error(f"unknown flag {remaining[0]}" + (f", did you mean --{close[0]}?" if close else ""))
-        return tuple(outputs)
+        model, data, training = outputs
+        return model, data, training

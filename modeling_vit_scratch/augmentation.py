@@ -97,15 +97,16 @@ def describe(processor: BaseImageProcessor) -> str:
     settings = processor.to_dict()
     words = []
     if settings.get("do_resize"):
-        size = processor.size
+        size = settings["size"]
         resample = Image.Resampling(int(settings["resample"])).name.lower()
         if "shortest_edge" in size:
             words.append(f"shorter side resized to {size['shortest_edge']} pixels ({resample})")
         else:
             words.append(f"resized to {size['height']}x{size['width']} pixels, whatever the aspect ratio ({resample})")
     if settings.get("do_center_crop"):
-        crop = processor.crop_size
+        crop = settings["crop_size"]
         words.append(f"centre cropped to {crop['height']}x{crop['width']} pixels")
     if settings.get("do_normalize"):
-        words.append(f"normalised with mean {list(processor.image_mean)} and deviation {list(processor.image_std)}")
+        mean, deviation = settings["image_mean"], settings["image_std"]
+        words.append(f"normalised with mean {list(mean)} and deviation {list(deviation)}")
     return ", ".join(words) or "as it is"

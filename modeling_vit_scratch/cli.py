@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     from huggingface_hub.errors import StrictDataclassError
 
+    _quiet()
     try:
         return VERBS[arguments.verb][0](arguments.rest)
     except (ValueError, OSError, StrictDataclassError) as error:
@@ -32,6 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"vit-scratch {arguments.verb}: interrupted.", file=sys.stderr)
         return 130
+
+
+def _quiet() -> None:
+    """Leave the terminal to our own lines: the libraries' bars and advice are for those who program with them."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _train(argv: list[str]) -> int:
@@ -61,15 +72,13 @@ def _evaluate(argv: list[str]) -> int:
     parser.add_argument("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     arguments = parser.parse_args(argv)
-    from .metrics import compute_metrics, per_class_report
+    from .metrics import compute_metrics
     from .prediction import evaluate
-    from .report import per_class_table
+    from .report import results_lines
 
-    results, label_names = evaluate(**vars(arguments))
-    print(f"{results.name} split of {arguments.data}, {results.dataset.num_rows:,} images:")
-    print(*per_class_table(per_class_report(results.logits, results.labels, label_names)), "", sep="\n")
-    for name, value in compute_metrics(results.logits, results.labels, len(label_names)).items():
-        print(f"{results.name}_{name} {value:.4f}")
+    results = evaluate(**vars(arguments))
+    metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
+    print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
     return 0
 
 

@@ -17,7 +17,7 @@ AUTO_MAP = {
     "AutoBackbone": "modeling_vit_scratch.ViTScratchBackbone",
 }
 
-# Keys that transformers itself writes to or expects in a config and that are not fields of the class.
+# Keys that transformers itself puts into a config and that are not fields of the class.
 TRANSFORMERS_KEYS = {
     "attn_implementation",
     "custom_pipelines",
@@ -28,6 +28,7 @@ TRANSFORMERS_KEYS = {
     "output_attentions",
     "quantization_config",
     "torch_dtype",
+    "use_cache",
 }
 
 
@@ -143,14 +144,16 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         self.validate_architecture()
 
     def _refuse_unknown(self, kwargs: dict) -> None:
-        known = {*self.attribute_map, *TRANSFORMERS_KEYS}
-        unknown = sorted(key for key in kwargs if key not in known and not key.startswith("_"))
+        unknown = sorted(key for key in kwargs if not self._is_known(key))
         if unknown:
             fields = sorted(key for key in type(self).default_config_fields() if not key.startswith("_"))
             raise ValueError(
                 f"ViTScratchConfig has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)} "
                 f"and the aliases {', '.join(sorted(self.attribute_map))}."
             )
+
+    def _is_known(self, key: str) -> bool:
+        return key.startswith("_") or key in self.attribute_map or key in TRANSFORMERS_KEYS
 
     def _resolve_alias(self, alias: str, name: str, value) -> None:
         given, default = getattr(self, name), type(self).default_config_fields()[name]
@@ -235,9 +238,13 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     def to_dict(self) -> dict:
         """As of every transformers config, with the `auto_map` of all the classes that a saved folder serves.
 
-        It is written anew: the one that was loaded may point to another repository.
+        The map is written anew: the one that was loaded may point to another repository. Attributes that are no fields,
+        which trainers and other tools leave on a configuration, are not written: they would be refused when loaded.
         """
-        return {**super().to_dict(), "auto_map": dict(AUTO_MAP)}
+        fields = {*type(self).default_config_fields(), "out_features", "out_indices"}
+        written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
+        written.pop("use_cache", None)
+        return {**written, "auto_map": dict(AUTO_MAP)}
 
 
 __all__ = ["ViTScratchConfig"]

@@ -317,7 +317,7 @@ def with_splits(splits: DatasetDict, *, validation_share: float, test_share: flo
         stratify = counts[counts > 0].min() > 1 and min(size, train.num_rows - size) >= (counts > 0).sum()
         parts = train.train_test_split(size, seed=seed, stratify_by_column="label" if stratify else None)
         splits["train"], splits[name] = parts["train"], parts["test"]
-    return splits
+    return DatasetDict({name: splits[name] for name in SPLIT_NAMES if name in splits})
 
 
 # --- Reading images --------------------------------------------------------------------------------------------------
@@ -330,9 +330,9 @@ class BadImageError(ValueError):
 def read_image(image: Any) -> Image.Image:
     """Decode one image to 8-bit RGB, upright.
 
-    EXIF rotation is applied, as by transformers' pipelines; 16-bit grey values are scaled to 8 bits (a plain conversion would
-    cut them off at 255); other modes (grey, palette, CMYK, alpha) go through Pillow's own conversion,
-    as in transformers' processors.
+    EXIF rotation is applied, as by transformers' pipelines; 16-bit grey values are scaled to 8 bits (a plain conversion
+    would cut them off at 255); other modes (grey, palette, CMYK, alpha) go through Pillow's own conversion, as in
+    transformers' processors.
 
     Args:
         image: a path, a PIL image, or a row of an undecoded image column, `{"bytes": …, "path": …}`.
@@ -378,8 +378,8 @@ def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
         values = values / 257  # 65,535 becomes 255
     elif values.min() < 0 or values.max() > 255:
         raise BadImageError(
-            f"{name} has {picture.mode} pixels from {values.min():g} to {values.max():g}, of no known range: convert it "
-            "to 8 or 16 bits."
+            f"{name} has {picture.mode} pixels from {values.min():g} to {values.max():g}, of no known range: convert "
+            "it to 8 or 16 bits."
         )
     return Image.fromarray(values.round().astype(np.uint8))
 
@@ -418,8 +418,8 @@ def without_bad_images(splits: DatasetDict, *, skip: bool) -> tuple[DatasetDict,
         bad = find_bad_images(dataset, f"checking the images of {name}")
         if bad and not skip:
             raise ValueError(
-                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete them, "
-                f"or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
+                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
+                f"them, or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
             )
         if len(bad) == dataset.num_rows:
             raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")

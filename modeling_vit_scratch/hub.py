@@ -2,6 +2,7 @@
 """The model card that every saved checkpoint carries, with the metadata that the Hub reads."""
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedConfig, Trainer
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 
 from .augmentation import describe
 from .layers_vit_scratch import height_width
@@ -22,63 +24,57 @@ HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "top5_accuracy": "top_5
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
 
 
-def write_model_card(
-    folder: Path,
-    trainer: Trainer,
-    results: SplitResults | None,
-    metrics: dict[str, float],
-    recipe: dict[str, Any],
-    seconds: float,
-) -> None:
-    """Render `model_card.md` for a finished run into `folder/README.md`.
+@dataclass
+class FinishedRun:
+    """What there is to say of a training run at its end."""
 
-    Args:
-        folder: the checkpoint.
-        trainer: the trainer of the run, at its end.
-        results: predictions of the split that the per-class table is of; None without one.
-        metrics: final metrics, named by split.
-        recipe: the settings of the run.
-        seconds: what it took.
-    """
-    model: Any = trainer.model
-    config: PreTrainedConfig = model.config
-    name = Path(trainer.args.output_dir).resolve().name
-    labels = [config.id2label[index] for index in range(config.num_labels)]
+    name: str
+    model: PreTrainedModel
+    processor: BaseImageProcessor
+    recipe: dict[str, Any]
+    image_counts: dict[str, int]  # by split
+    metrics: dict[str, float]  # named by split
+    label_names: list[str]
+    results: SplitResults | None  # of the split that the per-class table is of
+    seconds: float
+    processes: int
+
+
+def write_model_card(run: FinishedRun, path: Path) -> None:
+    """Render `model_card.md` for a run into a README.md at `path`."""
+    config = run.model.config
     height, width = height_width(config.image_size)
-    train_split: Any = trainer.train_dataset
-    counts = {"train": train_split.num_rows}
-    counts |= {split: dataset.num_rows for split, dataset in trainer.eval_dataset.items()}
-    if results is not None:
-        counts[results.name] = results.dataset.num_rows
+    # The card is read elsewhere: it names the data, not where it lay.
+    recipe = run.recipe | {"data": data_name(run.recipe)}
     card = ModelCard.from_template(
-        card_metadata(name, recipe, metrics),
+        card_metadata(run),
         template_path=str(shipped_path("model_card.md")),
-        model_name=name,
+        model_name=run.name,
         model_id=".",
         num_hidden_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
-        num_parameters=f"{model.num_parameters():,}",
+        num_parameters=f"{run.model.num_parameters():,}",
         norm_first=config.norm_first,
         image_height=height,
         image_width=width,
-        labels=labels,
-        preprocessing=describe(trainer.processing_class),
-        data=_data_sentence(recipe),
-        counts={split: f"{count:,}" for split, count in counts.items()},
-        metrics=metrics,
-        per_class=per_class_report(results.logits, results.labels, labels) if results else [],
-        final_split=results.name if results else "",
-        duration=clock(seconds),
-        hardware=_hardware(trainer),
+        labels=run.label_names,
+        preprocessing=describe(run.processor),
+        data=_data_sentence(run.recipe),
+        counts={split: f"{count:,}" for split, count in run.image_counts.items()},
+        metrics=run.metrics,
+        per_class=_per_class(run.results),
+        final_split=run.results.name if run.results else "",
+        duration=clock(run.seconds),
+        hardware=_hardware(run),
         versions=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         recipe=yaml.safe_dump(recipe, sort_keys=False).strip(),
     )
-    card.save(folder / "README.md")
+    card.save(path)
 
 
-def card_metadata(name: str, recipe: dict[str, Any], metrics: dict[str, float]) -> ModelCardData:
+def card_metadata(run: FinishedRun) -> ModelCardData:
     """The header of the card: what the Hub lists, filters and draws."""
-    data = _public_data_name(recipe)
+    data = data_name(run.recipe)
     results = [
         EvalResult(
             task_type="image-classification",
@@ -89,12 +85,12 @@ def card_metadata(name: str, recipe: dict[str, Any], metrics: dict[str, float]) 
             metric_name=key,
             metric_value=value,
         )
-        for key, value in metrics.items()
+        for key, value in run.metrics.items()
         for split, _, metric in [key.partition("_")]
         if metric in HUB_METRICS
     ]
     return ModelCardData(
-        model_name=name,
+        model_name=run.name,
         eval_results=results or None,
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -103,20 +99,24 @@ def card_metadata(name: str, recipe: dict[str, Any], metrics: dict[str, float]) 
     )
 
 
-def _public_data_name(recipe: dict[str, Any]) -> str:
-    """The name of the data without the path that it had on the machine of the run."""
-    return Path(str(recipe.get("data", "digits"))).name
+def data_name(recipe: dict[str, Any]) -> str:
+    """The name of a recipe's data: that of a Hub dataset, or of a folder or file without the path to it."""
+    data = str(recipe["data"])
+    return Path(data).resolve().name if Path(data).exists() else data
 
 
 def _data_sentence(recipe: dict[str, Any]) -> str:
-    name = _public_data_name(recipe)
-    if name == "digits":
+    if recipe["data"] == "digits":
         return "Scikit-learn's handwritten digits: 1,797 grey scans of 8x8 pixels, ten classes (`load_digits`)."
-    return f"`{name}`; where the data has no split of its own, it was drawn from its train split."
+    return f"`{data_name(recipe)}`; splits that the data itself does not have were drawn from its train split."
 
 
-def _hardware(trainer: Trainer) -> str:
-    device = trainer.args.device
+def _per_class(results: SplitResults | None) -> list:
+    return per_class_report(results.logits, results.labels, results.label_names) if results else []
+
+
+def _hardware(run: FinishedRun) -> str:
+    device = run.model.device
     if device.type == "cuda":
-        return f"{trainer.args.world_size} x {torch.cuda.get_device_name(device)}"
-    return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()})"
+        return f"{run.processes} x {torch.cuda.get_device_name(device)}"
+    return f"{run.processes} x {torch.get_num_threads()} threads of a CPU ({platform.machine()})"

@@ -71,7 +71,7 @@ def evaluate(
     batch_size: int = 64,
     skip_bad_images: bool = False,
     trust_remote_code: bool = False,
-) -> tuple[SplitResults, list[str]]:
+) -> SplitResults:
     """Predict a split of labelled images.
 
     Args:
@@ -83,7 +83,7 @@ def evaluate(
         trust_remote_code: run code that comes with the checkpoint.
 
     Returns:
-        The logits and labels, which `compute_metrics` and `per_class_report` score, and the names of the labels.
+        The logits and labels, which `compute_metrics` and `per_class_report` score.
 
     Raises:
         ValueError: if the checkpoint, the data or the split will not do, or the data has labels that the checkpoint
@@ -98,7 +98,7 @@ def evaluate(
         raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
     dataset = relabelled(splits[name], label_names, f"the {name} split of {data}")
     readable, _ = without_bad_images(DatasetDict({name: dataset}), skip=skip_bad_images)
-    return predict_dataset(model, processor, name, readable[name], batch_size), label_names
+    return predict_dataset(model, processor, name, readable[name], batch_size)
 
 
 def predict_dataset(
@@ -152,8 +152,7 @@ def predict(
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
     files = list(image_files(images))
     model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
     starts = range(0, len(files), batch_size)
     for start in tqdm(starts, unit="batch", leave=False, disable=None if len(starts) > 1 else True):
         batch = [_read(file) for file in files[start : start + batch_size]]

@@ -3,7 +3,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer_utils import SchedulerType
 
 from .arguments import DataArguments, TrainingArguments
 from .augmentation import describe, variations
 from .data import read_image
 from .layers_vit_scratch import height_width
-from .metrics import ClassScores, confusion_matrix
+from .metrics import confusion_matrix, per_class_report
 
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12
@@ -33,6 +33,11 @@ class SplitResults:
     dataset: Dataset
     logits: np.ndarray
     labels: np.ndarray
+
+    @property
+    def label_names(self) -> list[str]:
+        """The K classes in the order of the logits."""
+        return self.dataset.features["label"].names
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -62,7 +67,7 @@ def plan(
         f"training   {', '.join(vary) or 'images not varied'}",
         *(_split_line(name, dataset) for name, dataset in splits.items()),
         f"schedule   {_duration(arguments)} in batches of {batch}, learning rate {arguments.learning_rate:g} "
-        f"({arguments.lr_scheduler_type.value})",
+        f"({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
     ]
 
@@ -117,8 +122,8 @@ class EpochReport(TrainerCallback):
             return
         if not math.isfinite(loss):
             raise ValueError(
-                f"the training loss is {loss} at step {state.global_step}: lower --learning_rate, raise --warmup_steps, "
-                "or train in fp32."
+                f"the training loss is {loss} at step {state.global_step}: lower --learning_rate, raise "
+                "--warmup_steps, or train in fp32."
             )
         self.train_loss = loss
         self.images_per_second = (
@@ -153,33 +158,39 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def per_class_table(rows: Sequence[ClassScores]) -> list[str]:
-    """A table of the classes for a terminal, one line each under a header."""
-    width = max(len("class"), *(len(row.label) for row in rows))
-    header = f"{'class':<{width}}  precision  recall      f1  images"
-    return [header] + [
-        f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"
-        for row in rows
-    ]
+def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> list[str]:
+    """A table of the classes and the metrics of all splits, for a terminal."""
+    lines = []
+    if results is not None:
+        rows = per_class_report(results.logits, results.labels, results.label_names)
+        width = max(len("class"), *(len(row.label) for row in rows))
+        lines += [f"{results.name} split, {results.dataset.num_rows:,} images:"]
+        lines += [f"{'class':<{width}}  precision  recall      f1  images"]
+        lines += [
+            f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"
+            for row in rows
+        ]
+        lines += [""]
+    return lines + [f"{name:<40} {value:.4f}" for name, value in metrics.items()]
 
 
-def draw_training(history: list[dict], results: SplitResults, label_names: list[str], path: Path) -> None:
+def draw_training(history: list[dict], results: SplitResults, path: Path) -> None:
     """Draw one picture of a run, a PNG: learning curves, confusion matrix, sample predictions.
 
     Args:
         history: `trainer.state.log_history`.
         results: the split that the matrix and the samples are of.
-        label_names: K names.
         path: where to write it.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 8), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2))
-    curves, accuracies, matrix = top.subplots(1, 3)
-    _draw_curves(curves, accuracies, history)
-    _draw_confusion(matrix, results, label_names)
-    _draw_samples(bottom, results, label_names)
+    figure = Figure(figsize=(15, 10), layout="constrained")
+    grid = figure.add_gridspec(2, 1)
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    losses, accuracies, matrix = top.subplots(1, 3)
+    _draw_curves(losses, accuracies, history)
+    _draw_confusion(matrix, results)
+    _draw_samples(bottom, results)
     figure.savefig(path, dpi=100)
 
 
@@ -198,7 +209,8 @@ def _draw_curves(losses, accuracies, history: list[dict]) -> None:
         axes.grid(alpha=0.3)
 
 
-def _draw_confusion(axes, results: SplitResults, label_names: list[str]) -> None:
+def _draw_confusion(axes, results: SplitResults) -> None:
+    label_names = results.label_names
     counts = confusion_matrix(results.logits, results.labels, len(label_names))  # (K, K)
     axes.imshow(np.log1p(counts), cmap="Blues")
     axes.set(title=f"{results.name} images by class", xlabel="predicted", ylabel="true")
@@ -211,9 +223,9 @@ def _draw_confusion(axes, results: SplitResults, label_names: list[str]) -> None
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
 
 
-def _draw_samples(figure, results: SplitResults, label_names: list[str]) -> None:
+def _draw_samples(figure, results: SplitResults) -> None:
     """The mistakes that the model is surest of, then the other images from the first on."""
-    probabilities = results.probabilities
+    probabilities, label_names = results.probabilities, results.label_names
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     order = np.lexsort((np.arange(len(predicted)), -confidence * (predicted != results.labels)))[:SAMPLES_SHOWN]
     half = SAMPLES_SHOWN // 2
@@ -221,7 +233,8 @@ def _draw_samples(figure, results: SplitResults, label_names: list[str]) -> None
         [order[:half], np.setdiff1d(np.arange(len(predicted)), order[:half])[: SAMPLES_SHOWN - half]]
     )
     figure.suptitle(f"{results.name} images: the surest mistakes, if any, then the first ones")
-    for axes, index in zip(figure.subplots(1, SAMPLES_SHOWN), order, strict=False):
+    places = figure.subplots(2, SAMPLES_SHOWN // 2).flat
+    for axes, index in zip(places, order, strict=False):  # a small split leaves places empty
         axes.imshow(read_image(results.dataset[int(index)]["image"]))
         right = predicted[index] == results.labels[index]
         title = f"{label_names[predicted[index]]} {confidence[index]:.0%}"

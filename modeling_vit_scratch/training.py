@@ -1,8 +1,10 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The main job: from images in classes to a checkpoint that anyone can load, with transformers' `Trainer`."""
 
+import dataclasses
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -29,11 +31,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from .arguments import DataArguments, ModelArguments, TrainingArguments
 from .augmentation import preprocessing, variations
 from .data import load_images, with_splits, without_bad_images
-from .hub import write_model_card
+from .hub import FinishedRun, write_model_card
 from .layers_vit_scratch import height_width
-from .metrics import compute_metrics, per_class_report
+from .metrics import compute_metrics
 from .presets import preset_names, preset_path
-from .report import EpochReport, SplitResults, clock, draw_training, per_class_table, plan
+from .report import EpochReport, SplitResults, clock, draw_training, plan, results_lines
 
 INCOMPLETE = ".incomplete"
 PICTURE = "training.png"
@@ -52,28 +54,13 @@ def train(model_arguments: ModelArguments, data: DataArguments, arguments: Train
         ValueError: if the arguments, the data or the output folder will not do, before anything is trained.
     """
     began = time.monotonic()
-    say = print if arguments.process_index == 0 else (lambda *_: None)
+    recipe = recipe_of(model_arguments, data, arguments)
     checkpoint = claim_output_dir(arguments)
     set_seed(arguments.seed)
-    splits, left_out = without_bad_images(
-        with_splits(
-            load_images(
-                data.data,
-                config_name=data.data_config_name,
-                image_column_name=data.image_column_name,
-                label_column_name=data.label_column_name,
-            ),
-            validation_share=data.train_val_split,
-            test_share=data.train_test_split,
-            seed=data.split_seed,
-        ),
-        skip=data.skip_bad_images,
-    )
-    for sentence in left_out:
-        say(f"left out: {sentence}")
+    splits, news = load_splits(data)
     label_names = splits["train"].features["label"].names
-    model, processor, news = build_model(model_arguments, label_names)
-    say(*news, *plan(model, processor, splits, data, arguments), sep="\n", end="\n\n")
+    model, processor, origin = build_model(model_arguments, label_names)
+    _say(arguments, [*news, origin, *plan(model, processor, splits, data, arguments), ""])
     trainer = build_trainer(model, processor, splits, data, arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
@@ -84,24 +71,35 @@ def train(model_arguments: ModelArguments, data: DataArguments, arguments: Train
         for name, result in results.items()
         for metric, value in compute_metrics(result.logits, result.labels, len(label_names)).items()
     }
-    final = results.get("test") or results.get("validation")
-    recipe = recipe_of(model_arguments, data, arguments)
-    write_checkpoint(trainer, final, metrics, recipe, seconds)
-    if final is not None:
-        say("", f"{final.name} split, {final.dataset.num_rows:,} images:", sep="\n")
-        say(*per_class_table(per_class_report(final.logits, final.labels, label_names)), sep="\n")
-    say("", *(f"{name} {value:.4f}" for name, value in metrics.items()), sep="\n")
-    say("", *_closing(trainer, seconds), sep="\n")
+    run = FinishedRun(
+        name=Path(str(arguments.output_dir)).resolve().name,
+        model=model,
+        processor=processor,
+        recipe=recipe,
+        image_counts={name: dataset.num_rows for name, dataset in splits.items()},
+        metrics=metrics,
+        label_names=label_names,
+        results=results.get("test") or results.get("validation"),
+        seconds=seconds,
+        processes=arguments.world_size,
+    )
+    write_checkpoint(trainer, run, Path(str(arguments.output_dir)))
+    _say(arguments, ["", *results_lines(run.results, metrics), "", *_closing(trainer, seconds)])
     return metrics
 
 
+def _say(arguments: TrainingArguments, lines: list[str]) -> None:
+    if arguments.process_index == 0:
+        print(*lines, sep="\n", flush=True)
+
+
 def _closing(trainer: Trainer, seconds: float) -> list[str]:
-    best = trainer.state.best_model_checkpoint
-    output = trainer.args.output_dir
+    output, best = str(trainer.args.output_dir), trainer.state.best_model_checkpoint
     return [
-        f"trained in {clock(seconds)}; checkpoint {output}" + (f", the best one ({Path(best).name})" if best else ""),
+        f"trained    in {clock(seconds)}; checkpoint {output}"
+        + (f", the best one ({Path(best).name})" if best else ""),
         f"picture    {os.path.join(output, PICTURE)}",
-        f"predict    vit-scratch predict {output} IMAGE_OR_FOLDER",
+        f"predict    vit-scratch predict {shlex.quote(output)} IMAGE_OR_FOLDER",
     ]
 
 
@@ -152,10 +150,23 @@ def _claim(output: Path, *, overwrite: bool) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def build_model(
-    arguments: ModelArguments, label_names: list[str]
-) -> tuple[PreTrainedModel, BaseImageProcessor, list[str]]:
-    """The model and its image processor, and a line for each thing that a user should know about them.
+def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
+    """The splits that the arguments ask for, every image checked, and a line for each image that was left out."""
+    splits = load_images(
+        data.data,
+        config_name=data.data_config_name,
+        image_column_name=data.image_column_name,
+        label_column_name=data.label_column_name,
+    )
+    splits = with_splits(
+        splits, validation_share=data.train_val_split, test_share=data.train_test_split, seed=data.split_seed
+    )
+    splits, left_out = without_bad_images(splits, skip=data.skip_bad_images)
+    return splits, [f"left out   {sentence}" for sentence in left_out]
+
+
+def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreTrainedModel, BaseImageProcessor, str]:
+    """The model, its image processor, and a line that says where the weights come from.
 
     A preset gives a model with new weights; anything else is a checkpoint, whose head is kept if its labels are the
     same and replaced if not.
@@ -163,39 +174,35 @@ def build_model(
     Raises:
         ValueError: if there is no such preset or checkpoint, or the overrides do not fit the configuration.
     """
-    labels = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
-    options: dict[str, Any] = {"trust_remote_code": arguments.trust_remote_code}
     preset = arguments.model in preset_names()
     source = str(preset_path(arguments.model)) if preset else arguments.model
+    options: dict[str, Any] = {"trust_remote_code": arguments.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(source, **options)
         processor = AutoImageProcessor.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        if os.path.exists(source) or "/" in source:
-            raise ValueError(f"the model {source} cannot be loaded: {' '.join(str(error).split())}") from error
         raise ValueError(
-            f"the model {source!r} is no preset ({', '.join(preset_names())}) and no checkpoint."
+            f"{source!r} is no preset ({', '.join(preset_names())}), and no checkpoint that can be loaded: {error}"
         ) from error
-    old_names = [config.id2label[index] for index in sorted(config.id2label)]
-    config.id2label, config.label2id = labels["id2label"], labels["label2id"]
+    old_names = [label for _, label in sorted(config.id2label.items())]
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {label: index for index, label in enumerate(label_names)}
     if arguments.config_overrides:
         config.update_from_string(arguments.config_overrides)
-    if arguments.attn_implementation:
-        options["attn_implementation"] = arguments.attn_implementation
     height, width = height_width(config.image_size)
     processor.size = {"height": height, "width": width}
+    if arguments.attn_implementation:
+        options["attn_implementation"] = arguments.attn_implementation
     if preset:
         model = AutoModelForImageClassification.from_config(config, **options)
-        return model, processor, [f"new        {arguments.model}, with random weights"]
+        return model, processor, f"new        {arguments.model}, with random weights"
     model = AutoModelForImageClassification.from_pretrained(
         source, config=config, ignore_mismatched_sizes=True, use_safetensors=True, **options
     )
     if old_names == label_names:
-        return model, processor, [f"loaded     {source}, its head kept: the labels are the same"]
-    if len(old_names) == len(label_names):
-        # The sizes match, so the old head was loaded; its classes mean something else.
-        model._init_weights(model.classification_head.fc)
-    return model, processor, [f"loaded     {source}, with a new head for the {len(label_names)} classes of the data"]
+        return model, processor, f"loaded     {source}, its head kept: the labels are the same"
+    model.classification_head.fc.reset_parameters()  # where the sizes match, the old head was loaded
+    return model, processor, f"loaded     {source}, with a new head for the {len(label_names)} classes of the data"
 
 
 def build_trainer(
@@ -211,7 +218,7 @@ def build_trainer(
     if validation is None:
         # Without it nothing says which checkpoint is best: end with the last.
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    num_labels = model.config.num_labels
+    num_labels = len(splits["train"].features["label"].names)
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         return compute_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), num_labels)
@@ -241,40 +248,38 @@ def predict_split(trainer: Trainer, name: str, dataset, processor: BaseImageProc
 # --- After training --------------------------------------------------------------------------------------------------
 
 
-def recipe_of(*arguments: Any) -> dict[str, Any]:
-    """The settings of a run that differ from the defaults: a recipe that repeats it."""
+def recipe_of(*groups: Any) -> dict[str, Any]:
+    """The settings of a run that differ from the defaults, and its model and data: a recipe that repeats it."""
     recipe = {}
-    for group in arguments:
-        default = type(group)(**({"output_dir": group.output_dir} if isinstance(group, TrainingArguments) else {}))
-        for name, value in (group.to_dict() if isinstance(group, TrainingArguments) else vars(group)).items():
-            known = name in {item for item in type(group).__dataclass_fields__}
-            reference = (default.to_dict() if isinstance(group, TrainingArguments) else vars(default)).get(name)
-            if known and value != reference:
-                recipe[name] = value
-    return json.loads(json.dumps(recipe, default=str))
+    for group in groups:
+        default = type(group)()
+        for item in dataclasses.fields(group):
+            value = getattr(group, item.name)
+            if item.init and (item.name in ("model", "data") or value != getattr(default, item.name)):
+                recipe[item.name] = value
+    # Left to each machine: where to write, and what follows from the processes of a launcher.
+    for name in ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "local_rank"):
+        recipe.pop(name, None)
+    return json.loads(json.dumps(recipe, default=lambda value: getattr(value, "value", str(value))))
 
 
-def write_checkpoint(
-    trainer: Trainer, results: SplitResults | None, metrics: dict[str, float], recipe: dict, seconds: float
-) -> None:
+def write_checkpoint(trainer: Trainer, run: FinishedRun, output: Path) -> None:
     """Write the final checkpoint, whole or not at all, beside the checkpoints of the run.
 
     Everything is written into a folder of its own first and then moved; `config.json`, without which nothing loads,
     comes last.
     """
-    output = Path(trainer.args.output_dir)
     staging = output / INCOMPLETE
     trainer.save_model(str(staging))
     if not trainer.is_world_process_zero():
         return
-    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
-    label_names = [trainer.model.config.id2label[index] for index in range(trainer.model.config.num_labels)]
-    (staging / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    (staging / "all_results.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
+    (staging / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
+    (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
     trainer.state.save_to_json(str(staging / "trainer_state.json"))
-    if results is not None:
-        draw_training(trainer.state.log_history, results, label_names, staging / PICTURE)
-    write_model_card(staging, trainer, results, metrics, recipe, seconds)
+    if run.results is not None:
+        draw_training(trainer.state.log_history, run.results, staging / PICTURE)
+    write_model_card(run, staging / "README.md")
     for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, output / path.name)
     staging.rmdir()
