@@ -1,7 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The configuration of a vit-scratch model: every architectural choice, with the article's as default."""
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -126,7 +127,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             self.auto_map = auto_map  # where the Auto classes look for the code of the model
         self._refuse_unknown(kwargs)
         for alias, name in self.attribute_map.items():
-            if alias in kwargs and name in type(self).default_config_fields():
+            if alias in kwargs and name in field_defaults():
                 self._resolve_alias(alias, name, kwargs.pop(alias))
         if "num_classes" in kwargs:
             num_classes = kwargs.pop("num_classes")
@@ -146,17 +147,16 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     def _refuse_unknown(self, kwargs: dict) -> None:
         unknown = sorted(key for key in kwargs if not self._is_known(key))
         if unknown:
-            fields = sorted(key for key in type(self).default_config_fields() if not key.startswith("_"))
             raise ValueError(
-                f"ViTScratchConfig has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)} "
-                f"and the aliases {', '.join(sorted(self.attribute_map))}."
+                f"ViTScratchConfig has no field {', '.join(map(repr, unknown))}; its fields are "
+                f"{', '.join(sorted(field_defaults()))} and the aliases {', '.join(sorted(self.attribute_map))}."
             )
 
     def _is_known(self, key: str) -> bool:
         return key.startswith("_") or key in self.attribute_map or key in TRANSFORMERS_KEYS
 
     def _resolve_alias(self, alias: str, name: str, value) -> None:
-        given, default = getattr(self, name), type(self).default_config_fields()[name]
+        given, default = getattr(self, name), field_defaults()[name]
         if given not in (default, value):
             raise ValueError(f"{alias}={value} and {name}={given} are one setting: give one of them.")
         setattr(self, name, value)
@@ -241,10 +241,15 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         The map is written anew: the one that was loaded may point to another repository. Attributes that are no fields,
         which trainers and other tools leave on a configuration, are not written: they would be refused when loaded.
         """
-        fields = {*type(self).default_config_fields(), "out_features", "out_indices"}
+        fields = {*field_defaults(), "out_features", "out_indices"}
         written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
         written.pop("use_cache", None)
         return {**written, "auto_map": dict(AUTO_MAP)}
+
+
+def field_defaults() -> dict[str, Any]:
+    """The fields of a configuration, transformers' own included, with their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(ViTScratchConfig)}
 
 
 __all__ = ["ViTScratchConfig"]

@@ -2,6 +2,7 @@
 """The presets are read by the Auto classes, are the models they are named after, and ship in every install."""
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import re
@@ -10,7 +11,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import hatchling.build
 import numpy as np
 import pytest
 import torch
@@ -224,16 +224,17 @@ def test_the_processor_resizes_bicubically_and_scales_to_plus_minus_one(name):
 
 
 def build(hook, folder):
-    """Build as pip does, with the backend's own hook; the names in the wheel and the folder it unpacks to."""
+    """Build as pip does, by a hook of the build backend; the names in the wheel and the folder it is unpacked to."""
+    backend = importlib.import_module("hatchling.build")
     with contextlib.chdir(ROOT):
-        wheel = folder / hook(str(folder))
+        wheel = folder / getattr(backend, hook)(str(folder))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site-packages")
         return archive.namelist(), folder / "site-packages"
 
 
 def test_a_wheel_holds_the_presets_inside_the_package(tmp_path):
-    names, site_packages = build(hatchling.build.build_wheel, tmp_path)
+    names, site_packages = build("build_wheel", tmp_path)
     assert {name.split("/")[0] for name in names} == {"modeling_vit_scratch", f"vit_scratch-{__version__}.dist-info"}
     assert "modeling_vit_scratch/model_card.md" in names
     for name in preset_names():
@@ -251,7 +252,7 @@ def presets_of(package):
 
 
 def test_an_installed_wheel_finds_its_own_presets_and_not_those_beside_it(tmp_path):
-    _, site_packages = build(hatchling.build.build_wheel, tmp_path)
+    _, site_packages = build("build_wheel", tmp_path)
     stranger = site_packages / "configuration" / "models" / "stranger"
     stranger.mkdir(parents=True)
     (stranger / "config.json").touch()
@@ -264,7 +265,7 @@ def test_an_installed_wheel_finds_its_own_presets_and_not_those_beside_it(tmp_pa
 
 def test_an_editable_install_is_the_checkout_with_its_presets(tmp_path):
     # Whatever data the wheel of an editable install copies into a folder `modeling_vit_scratch`, it must not hide ours.
-    _, site_packages = build(hatchling.build.build_editable, tmp_path)
+    _, site_packages = build("build_editable", tmp_path)
     look = "import importlib.util, site, sys; site.addsitedir(sys.argv[1]); "
     look += "print(importlib.util.find_spec('modeling_vit_scratch').origin)"
     command = [sys.executable, "-I", "-S", "-c", look, str(site_packages)]  # without this environment's own packages
