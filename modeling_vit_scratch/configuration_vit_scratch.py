@@ -28,6 +28,7 @@ TRANSFORMERS_KEYS = {
     "num_labels",
     "output_attentions",
     "quantization_config",
+    "tie_last_hidden_states",
     "torch_dtype",
     "use_cache",
 }
@@ -122,20 +123,26 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     apply_layernorm: bool = True
     reshape_hidden_states: bool = True
 
+    def __new__(cls, *args, **kwargs):
+        # Before the fields have their defaults, from which one that was asked for could not be told.
+        for alias, name in cls.attribute_map.items():
+            if alias in kwargs and name in kwargs and kwargs[alias] != kwargs[name]:
+                raise ValueError(
+                    f"{alias}={kwargs[alias]} and {name}={kwargs[name]} are one setting: give one of them."
+                )
+        return super().__new__(cls)
+
     def __post_init__(self, out_features=None, out_indices=None, auto_map=None, **kwargs):
         if auto_map is not None:
             self.auto_map = auto_map  # where the Auto classes look for the code of the model
         self._refuse_unknown(kwargs)
         for alias, name in self.attribute_map.items():
             if alias in kwargs and name in field_defaults():
-                self._resolve_alias(alias, name, kwargs.pop(alias))
+                setattr(self, name, kwargs.pop(alias))
         if "num_classes" in kwargs:
-            num_classes = kwargs.pop("num_classes")
-            if kwargs.setdefault("num_labels", num_classes) != num_classes:
-                raise ValueError(f"num_classes={num_classes} and num_labels={kwargs['num_labels']} are one setting.")
-        num_labels = kwargs.get("num_labels")
-        if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 0):
-            raise ValueError(f"num_labels must be a whole number, 0 or more, got {num_labels!r}.")
+            kwargs["num_labels"] = kwargs.pop("num_classes")
+        if "num_labels" in kwargs and (not isinstance(kwargs["num_labels"], int) or kwargs["num_labels"] < 0):
+            raise ValueError(f"num_labels must be a whole number, 0 or more, got {kwargs['num_labels']!r}.")
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {str(label): int(index) for index, label in self.id2label.items()}
@@ -154,12 +161,6 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def _is_known(self, key: str) -> bool:
         return key.startswith("_") or key in self.attribute_map or key in TRANSFORMERS_KEYS
-
-    def _resolve_alias(self, alias: str, name: str, value) -> None:
-        given, default = getattr(self, name), field_defaults()[name]
-        if given not in (default, value):
-            raise ValueError(f"{alias}={value} and {name}={given} are one setting: give one of them.")
-        setattr(self, name, value)
 
     @property
     def stage_names(self) -> list[str]:
@@ -198,12 +199,13 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         for name in ("layer_norm_eps", "initializer_range"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
         self._validate_sizes()
         self._validate_tokens()
+        self.verify_out_features_out_indices()
 
     def _validate_sizes(self) -> None:
         sizes = {}

@@ -163,6 +163,10 @@ class PositionalEncoding(nn.Module):
         if self.encoding == "none":
             return self.dropout(x)
         grid_size = grid_size or self.grid_size
+        if x.shape[1] != math.prod(grid_size):
+            raise ValueError(
+                f"{x.shape[1]} patches do not fill a grid of {grid_size[0]}x{grid_size[1]} (rows x columns)."
+            )
         if self.encoding == "sincos2d":
             return self.dropout(x + self.sincos2d(grid_size, x))
         if grid_size == self.grid_size and extent is None:
@@ -328,6 +332,8 @@ class StochasticDepth(nn.Module):
 
     def __init__(self, drop_prob: float = 0.0):
         super().__init__()
+        if not 0 <= drop_prob < 1:
+            raise ValueError(f"drop_prob must be at least 0 and below 1, got {drop_prob}.")
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:

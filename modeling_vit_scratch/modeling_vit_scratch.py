@@ -394,6 +394,7 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
     _auto_class = "AutoBackbone"
 
     def __init__(self, config: ViTScratchConfig):
+        config = copy.deepcopy(config)  # the caller's may serve other models, whose last stage is another
         config.set_output_features_output_indices(config.out_features, config.out_indices)
         super().__init__(config, add_pooling_layer=False)
         self.num_features = [config.hidden_size] * len(self.stage_names)
