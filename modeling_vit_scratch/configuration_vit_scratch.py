@@ -88,12 +88,11 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         "ff_dim": "intermediate_size",
         "num_classes": "num_labels",
     }
-    # Tensor parallelism: the heads of a fused projection cannot be split by rows, so its output is gathered.
+    # Tensor parallelism, of the attention: the rows of the fused projection are not heads, so its output is gathered.
+    # Rules cannot tell the layers of `ff` apart: transformers reads every number in a name as a wildcard.
     base_model_tp_plan = {
         "encoder.*.attention.in_proj": "colwise_gather_output",
         "encoder.*.attention.out_proj": "rowwise_split_input",
-        "encoder.*.ff.0": "colwise",
-        "encoder.*.ff.2": "rowwise",
     }
     base_model_fsdp_plan = {"encoder.*": "free_full_weight", "norm": "keep_full_weight"}
     _auto_class = "AutoConfig"

@@ -162,6 +162,7 @@ class PositionalEncoding(nn.Module):
         """
         if self.encoding == "none":
             return self.dropout(x)
+        fitted = grid_size is not None or extent is not None  # decided without the sizes, which an export leaves open
         grid_size = grid_size or self.grid_size
         if x.shape[1] != math.prod(grid_size):
             raise ValueError(
@@ -169,7 +170,7 @@ class PositionalEncoding(nn.Module):
             )
         if self.encoding == "sincos2d":
             return self.dropout(x + self.sincos2d(grid_size, x))
-        if grid_size == self.grid_size and extent is None:
+        if not fitted:
             return self.dropout(x + self.positional_embedding)
         return self.dropout(x + self.resampled(grid_size, extent).to(x.dtype))
 
@@ -429,8 +430,8 @@ class TokenPooling(nn.Module):
         patches = x[:, self.num_prefix_tokens :]
         if patch_mask is None:
             return patches.mean(dim=1)
-        weights = patch_mask.to(x.dtype).unsqueeze(-1)  # (B, N, 1)
-        return (patches * weights).sum(dim=1) / weights.sum(dim=1)
+        weights = patch_mask.bool().to(x.dtype).unsqueeze(-1)  # (B, N, 1)
+        return (patches * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 class ClassificationHead(nn.Module):

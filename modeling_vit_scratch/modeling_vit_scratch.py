@@ -19,6 +19,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BackboneOutput,
     BaseModelOutputWithPooling,
@@ -44,6 +45,10 @@ from .layers_vit_scratch import (
 )
 
 
+class ViTScratchLayer(TransformerEncoderBlock, GradientCheckpointingLayer):
+    """The article's block, as transformers' activation checkpointing wants it: (B, T, D) -> (B, T, D)."""
+
+
 class ViTScratchPreTrainedModel(PreTrainedModel):
     """What the models share: initialisation, loading and saving, and what they declare to transformers."""
 
@@ -53,7 +58,7 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["TransformerEncoderBlock"]
+    _no_split_modules = ["ViTScratchLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -78,6 +83,11 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
             self._init_truncated_normal(module)
         else:
             self._init_as_the_article(module)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For code that it does not ship, transformers leaves out modules without parameters of their own, and so
+        # `MultiHeadSelfAttention`. The functions of `init` spare what was loaded, so nothing needs to be left out.
+        super()._initialize_weights(module, is_custom_code=False)
 
     def _init_as_the_article(self, module: nn.Module) -> None:
         if isinstance(module, MultiHeadSelfAttention):
@@ -141,7 +151,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         self.encoder = nn.ModuleList(self._block(rate) for rate in self._drop_path_rates())
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.use_final_layer_norm else nn.Identity()
         self.pooler = TokenPooling(config.pooling, int(config.use_cls_token)) if add_pooling_layer else None
-        self.gradient_checkpointing = False
         self.post_init()
 
     def _drop_path_rates(self) -> list[float]:
@@ -151,7 +160,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
 
     def _block(self, drop_path: float) -> TransformerEncoderBlock:
         config = self.config
-        block = TransformerEncoderBlock(
+        block = ViTScratchLayer(
             config.hidden_size,
             config.num_attention_heads,
             config.intermediate_size,
@@ -198,7 +207,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         if self.mask_patches is not None and bool_masked_pos is not None:
             x = self.mask_patches(x, bool_masked_pos)
         extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
-        x = self.positional_encoding(x, grid_size, extent)
+        x = self.positional_encoding(x, grid_size if interpolate_pos_encoding else None, extent)
         if self.cls_token is not None:
             x = self.cls_token(x)  # (B, T, D)
         x = self._encode(x, attention_mask, **kwargs)
@@ -243,10 +252,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             patch_mask = F.pad(patch_mask.bool(), (1, 0), value=True)  # (B, T): [CLS] is never padding
         attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
         for block in self.encoder:
-            if self.gradient_checkpointing and self.training:
-                x = self._gradient_checkpointing_func(block.__call__, x, attention_mask, kernel)
-            else:
-                x = block(x, attention_mask, kernel)
+            x = block(x, attention_mask, kernel, **kwargs)
         return x
 
 
@@ -255,7 +261,7 @@ def patch_extent(attention_mask: Tensor | None, grid_size: tuple[int, int]) -> T
     if attention_mask is None:
         return None
     mask = attention_mask.bool().unflatten(1, grid_size)  # (B, rows, columns)
-    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)
+    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1).clamp(min=1)
 
 
 class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
@@ -298,6 +304,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            return_dict=True,
             **kwargs,
         )
         logits = self.classification_head(outputs.last_hidden_state, attention_mask)  # (B, K)
@@ -364,6 +371,7 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
             bool_masked_pos=bool_masked_pos,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            return_dict=True,
             **kwargs,
         )
         grid_size = self.vit.patch_embedding.grid_of(*pixel_values.shape[2:])
@@ -373,7 +381,7 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         if bool_masked_pos is not None:
             mask = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
             mask = mask.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
-            difference = (pixel_values.to(reconstruction.dtype) - reconstruction).abs()
+            difference = F.l1_loss(pixel_values, reconstruction, reduction="none")
             loss = (difference * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
         return MaskedImageModelingOutput(
             loss=loss,
@@ -423,12 +431,13 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
             `feature_maps`, a tuple of (B, D, rows, columns), or of (B, T, D) with `config.reshape_hidden_states=False`.
         """
         outputs = ViTScratchModel.forward(
-            self, pixel_values, interpolate_pos_encoding=True, attention_mask=attention_mask, **kwargs
+            self, pixel_values, interpolate_pos_encoding=True, attention_mask=attention_mask, return_dict=True, **kwargs
         )
         grid_size = self.patch_embedding.grid_of(*pixel_values.shape[2:])
         feature_maps = []
         for index in self._stage_indices():
-            tokens = self.norm(outputs.hidden_states[index])  # (B, T, D)
+            # Without a block, for the stem alone, nothing recorded the tokens; they are the (normalised) output.
+            tokens = self.norm(outputs.hidden_states[index]) if self.encoder else outputs.last_hidden_state
             if self.config.reshape_hidden_states:
                 patches = tokens[:, int(self.config.use_cls_token) :].transpose(1, 2)  # (B, D, N)
                 tokens = patches.unflatten(2, grid_size).contiguous()  # (B, D, rows, columns)
