@@ -1,31 +1,36 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What a training recipe may say: `TrainingArguments`, and our few arguments for the model and the data.
-
-A recipe is a YAML file whose keys are the fields of these three classes; the same names are flags of
-`vit-scratch train`, and a flag wins over the recipe.
-"""
+"""What a training recipe may say: transformers' `TrainingArguments`, and our few for the model and the data."""
 
 import dataclasses
 import difflib
-import json
-import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
 import yaml
-from transformers import HfArgumentParser
 
-from .presets import recipe_names, recipe_path
+from .configuration_vit_scratch import ViTScratchConfig, field_defaults
 
-RECIPE_SUFFIXES = (".yaml", ".yml")
+# Fields of the configuration that the data decides.
+LABEL_FIELDS = {"id2label", "label2id", "num_classes", "num_labels"}
+# Switches of `TrainingArguments` that this job cannot do with.
+MUST_BE_OFF = {
+    "remove_unused_columns": "would drop the image column",
+    "dataloader_drop_last": "would leave out images of validation and test, too",
+    "prediction_loss_only": "would leave no predictions to score",
+    "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
+    "push_to_hub": "would publish before there is a checkpoint to publish; upload the folder when it is finished",
+}
 
 
 @dataclass
 class ModelArguments:
     """Which model to train, and from where."""
+
+    _argument_group_name = "model"
 
     model: str = field(
         default="vit-tiny-patch16-224",
@@ -44,10 +49,15 @@ class ModelArguments:
         default=False, metadata={"help": "Run code that comes with the checkpoint. Only for authors you trust."}
     )
 
+    def __post_init__(self):
+        parse_overrides(self.config_overrides)
+
 
 @dataclass
 class DataArguments:
     """Which images to train on, how they are split and varied."""
+
+    _argument_group_name = "data"
 
     data: str = field(
         default="digits",
@@ -105,9 +115,11 @@ class DataArguments:
 class TrainingArguments(transformers.TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults that image classification wants.
 
-    Validate and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image
+    Validate, log and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image
     column, and never hide a loss that is not a number.
     """
+
+    _argument_group_name = "training, as in transformers' TrainingArguments"
 
     output_dir: str | None = field(
         default=None, metadata={"help": "Where the checkpoint goes; by default outputs/<name of the recipe>."}
@@ -115,9 +127,13 @@ class TrainingArguments(transformers.TrainingArguments):
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete the run that the output folder holds, and start anew."}
     )
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, epoch or steps."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, epoch, steps or best."})
-    logging_strategy: str = field(default="epoch", metadata={"help": "When to log the training loss."})
+    eval_strategy: Literal["no", "epoch", "steps"] = field(default="epoch", metadata={"help": "When to validate."})
+    save_strategy: Literal["no", "epoch", "steps", "best"] | None = field(  # type: ignore[assignment]  # None: see below
+        default=None, metadata={"help": "When to save; by default when it validates."}
+    )
+    logging_strategy: Literal["no", "epoch", "steps"] | None = field(  # type: ignore[assignment]  # likewise
+        default=None, metadata={"help": "When to log the training loss; by default when it validates."}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
     metric_for_best_model: str | None = field(
         default="validation_accuracy", metadata={"help": "Metric that says which checkpoint is best."}
@@ -127,90 +143,78 @@ class TrainingArguments(transformers.TrainingArguments):
         default=False, metadata={"help": "Must stay false: the image column is not an argument of the model."}
     )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without a gradient; a classifier has none."}
+    )
 
     def __post_init__(self):
-        # Pinning memory helps copies to a GPU only, and warns where there is none.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns=True would drop the image column; leave it false.")
+        for name, reason in MUST_BE_OFF.items():
+            if getattr(self, name):
+                raise ValueError(f"{name}=True {reason}; leave it false.")
+        self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
+        # Unless told so, accelerate does not let processes on CPUs work together, and transformers allows no bf16.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        # Without worker processes there are none to keep; torch refuses.
+        self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
+        by_steps = self.eval_strategy == "steps"
+        steps = self.eval_steps or self.logging_steps
+        if self.save_strategy is None:
+            self.save_strategy, self.save_steps = ("steps", steps) if by_steps else ("epoch", self.save_steps)
+        if self.logging_strategy is None:
+            self.logging_strategy, self.logging_steps = ("steps", steps) if by_steps else ("epoch", self.logging_steps)
+        if self.eval_strategy == "no":
+            self.load_best_model_at_end = False  # nothing says which is best
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
         super().__post_init__()
+
+
+def given_values(arguments: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    values = {}
+    for item in dataclasses.fields(arguments):
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        value = getattr(arguments, item.name, default)
+        if item.init and value != default:
+            values[item.name] = value
+    return values
 
 
 ARGUMENT_CLASSES: list[Any] = [ModelArguments, DataArguments, TrainingArguments]
 
 
-def parse_recipe(recipe: str, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-    """Read a recipe and the flags that win over it.
-
-    Args:
-        recipe: name of a shipped recipe, or path of a YAML file.
-        flags: command-line flags, `["--num_train_epochs", "3", …]`.
-
-    Raises:
-        ValueError: if there is no such recipe, or a key, flag or value is not one of the arguments'.
-    """
-    path = Path(recipe) if recipe.endswith(RECIPE_SUFFIXES) else recipe_path(recipe)
-    values = read_recipe(path)
-    values.setdefault("output_dir", os.path.join("outputs", path.stem))
-    parser = RecipeParser(ARGUMENT_CLASSES, prog="vit-scratch train RECIPE")
-    parser.set_defaults(**values)
-    return parser.parse(flags)
+class RecipeLoader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in YAML 1.2 and everywhere else."""
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The keys and values of a recipe file.
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """Fields of the configuration from a text such as "depth=4,image_size=[32,48]".
 
     Raises:
-        ValueError: if it is no file, no YAML mapping, or has a key that is not an argument.
+        ValueError: if it is of another form, or there is no such field.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no recipe {path}; the shipped recipes are {', '.join(recipe_names())}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values, strings = yaml.safe_load(text), yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"the recipe {path} must hold lines 'key: value', got {type(values).__name__}.")
-    known = argument_names()
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(f"the recipe {path} has the unknown key {key!r}{hint}")
-    return {key: _as_flag(value, strings[key]) for key, value in values.items()}
+    fields = sorted({*field_defaults(), *ViTScratchConfig.attribute_map} - LABEL_FIELDS)
+    overrides = {}
+    for item in re.findall(r"(?:[^,\[]|\[[^\]]*\]?)+", text):  # commas inside brackets do not separate
+        name, equals, value = item.strip().partition("=")
+        if not equals:
+            raise ValueError(f"config_overrides must be name=value,name=value,…, got {text!r}.")
+        if name in LABEL_FIELDS:
+            raise ValueError(f"config_overrides cannot set {name}: the labels are those of the data.")
+        if name not in fields:
+            raise ValueError(f"config_overrides has the unknown field {name!r}{closest_name(name, fields)}.")
+        overrides[name] = yaml.load(value, RecipeLoader)
+    return overrides
 
 
-def _as_flag(value: Any, string: Any) -> Any:
-    """A value as it would stand on the command line, so that the parser of the flags checks and converts it.
-
-    YAML reads `no` as false and `1e-3` as a string; as flags they are what their fields say.
-    """
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return value if value is None or isinstance(value, list) else string
-
-
-def argument_names() -> list[str]:
-    """Every key that a recipe may have."""
-    return [item.name for cls in ARGUMENT_CLASSES for item in dataclasses.fields(cls) if item.init]
-
-
-class RecipeParser(HfArgumentParser):
-    """Transformers' parser, but a mistake is a `ValueError` rather than the end of the process."""
-
-    def error(self, message: str):
-        """Raise instead of exiting, so that every user error takes one way to the terminal."""
-        raise ValueError(f"{message}; 'vit-scratch train --help' lists the flags.")
-
-    def parse(self, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-        """The three classes of arguments; an unknown flag is refused, with the closest that exists."""
-        *outputs, remaining = self.parse_args_into_dataclasses(
-            flags, return_remaining_strings=True, look_for_args_file=False
-        )
-        if remaining:
-            flags = [option.removeprefix("--") for option in self._option_string_actions]
-            close = difflib.get_close_matches(remaining[0].removeprefix("--"), flags, n=1)
-            self.error(f"unknown flag {remaining[0]}" + (f", did you mean --{close[0]}?" if close else ""))
-        model, data, training = outputs
-        return model, data, training
+def closest_name(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by an unknown name, in brackets."""
+    if name in {*field_defaults(), *ViTScratchConfig.attribute_map}:
+        return f" (a field of the model: set it with config_overrides, as '{name}=…')"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

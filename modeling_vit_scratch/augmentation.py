@@ -2,19 +2,20 @@
 """From a row of a dataset to what the model takes: decode, vary (in training only), preprocess.
 
 The variations work on PIL images and need no torchvision. They draw from Python's `random`, which the trainer and its
-data-loading workers seed.
+data-loading workers seed. All of it can be pickled, as workers that are spawned rather than forked ask for.
 """
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .arguments import DataArguments
-from .data import read_image
+from .images import read_image
 
 Variation = Callable[[Image.Image], Image.Image]
 
@@ -25,17 +26,24 @@ def random_resized_crop(image: Image.Image, least_area: float, size: tuple[int, 
     Args:
         image: what to cut from.
         least_area: least share of the area to keep; the share is uniform up to 1, the aspect ratio log-uniform between
-            3/4 and 4/3 times that of `image`.
+            3/4 and 4/3 times that of `image`, as far as such a rectangle fits.
         size: (height, width) of the result in pixels.
     """
     share = random.uniform(least_area, 1.0)
-    stretch = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-    width = min(image.width, image.width * math.sqrt(share * stretch))
-    height = min(image.height, image.height * math.sqrt(share / stretch))
+    widest = math.log(min(4 / 3, 1 / share))
+    stretch = math.exp(random.uniform(-widest, widest))
+    width = image.width * min(1.0, math.sqrt(share * stretch))
+    height = image.height * min(1.0, math.sqrt(share / stretch))
     left = random.uniform(0, image.width - width)
     top = random.uniform(0, image.height - height)
     box = (left, top, left + width, top + height)
+    # The gap lets a photograph of a camera be shrunk by whole pixels first, in a fifth of the time.
     return image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+
+
+def random_mirror(image: Image.Image, probability: float) -> Image.Image:
+    """Swap left and right, with this probability."""
+    return ImageOps.mirror(image) if random.random() < probability else image
 
 
 def random_affine(image: Image.Image, rotation: float, translation: float, scaling: float) -> Image.Image:
@@ -60,36 +68,50 @@ def random_affine(image: Image.Image, rotation: float, translation: float, scali
 
 
 def variations(arguments: DataArguments, size: tuple[int, int]) -> dict[str, Variation]:
-    """The variations that the arguments ask for, in the order they apply, each under a phrase that describes it."""
+    """The variations that the arguments ask for, in the order they apply, each under a phrase that describes it.
+
+    Args:
+        arguments: which variations, and how strong.
+        size: (height, width) of random crops, in pixels.
+    """
     result: dict[str, Variation] = {}
     crop, flip = arguments.random_resized_crop, arguments.horizontal_flip
-    affine = (arguments.rotation, arguments.translation, arguments.scaling)
     if crop is not None:
-        result[f"random crops of at least {crop:.0%} of the area"] = lambda image: random_resized_crop(
-            image, crop, size
-        )
+        phrase = f"random crops of at least {_percent(crop)} of the area"
+        result[phrase] = partial(random_resized_crop, least_area=crop, size=size)
     if flip:
-        result[f"mirrored with probability {flip:g}"] = lambda image: (
-            ImageOps.mirror(image) if random.random() < flip else image
-        )
-    if any(affine):
-        phrase = "rotated by up to {:g} degrees, moved by up to {:.0%}, scaled by up to {:.0%}".format(*affine)
-        result[phrase] = lambda image: random_affine(image, *affine)
+        result[f"mirrored with probability {flip:g}"] = partial(random_mirror, probability=flip)
+    affine = {
+        f"rotated by up to {arguments.rotation:g} degrees": arguments.rotation,
+        f"moved by up to {_percent(arguments.translation)}": arguments.translation,
+        f"scaled by up to {_percent(arguments.scaling)}": arguments.scaling,
+    }
+    if any(affine.values()):
+        rotation, translation, scaling = affine.values()
+        phrase = ", ".join(phrase for phrase, amount in affine.items() if amount)
+        result[phrase] = partial(random_affine, rotation=rotation, translation=translation, scaling=scaling)
     return result
 
 
-def preprocessing(processor: BaseImageProcessor, vary: dict[str, Variation] | None = None) -> Callable[[dict], dict]:
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def preprocessing(
+    processor: BaseImageProcessor, vary: dict[str, Variation] | None = None
+) -> Callable[[dict[str, list]], dict[str, list]]:
     """A transform for `Dataset.with_transform`: rows of `image` and `label` to rows of `pixel_values` and `label`."""
-    steps = list((vary or {}).values())
+    return partial(_preprocess, processor=processor, steps=list((vary or {}).values()))
 
-    def transform(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        images = [read_image(image) for image in rows["image"]]
-        for step in steps:
-            images = [step(image) for image in images]
-        pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
-        return {"pixel_values": list(pixel_values), "label": rows["label"]}
 
-    return transform
+def _preprocess(
+    rows: dict[str, list[Any]], processor: BaseImageProcessor, steps: Sequence[Variation]
+) -> dict[str, list[Any]]:
+    images = [read_image(image) for image in rows["image"]]
+    for step in steps:
+        images = [step(image) for image in images]
+    pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
+    return {"pixel_values": list(pixel_values), "label": rows["label"]}
 
 
 def describe(processor: BaseImageProcessor) -> str:
@@ -98,11 +120,11 @@ def describe(processor: BaseImageProcessor) -> str:
     words = []
     if settings.get("do_resize"):
         size = settings["size"]
-        resample = Image.Resampling(int(settings["resample"])).name.lower()
         if "shortest_edge" in size:
-            words.append(f"shorter side resized to {size['shortest_edge']} pixels ({resample})")
+            how = f"shorter side resized to {size['shortest_edge']} pixels"
         else:
-            words.append(f"resized to {size['height']}x{size['width']} pixels, whatever the aspect ratio ({resample})")
+            how = f"resized to {size['height']}x{size['width']} pixels, whatever the aspect ratio"
+        words.append(f"{how} ({Image.Resampling(int(settings['resample'])).name.lower()})")
     if settings.get("do_center_crop"):
         crop = settings["crop_size"]
         words.append(f"centre cropped to {crop['height']}x{crop['width']} pixels")

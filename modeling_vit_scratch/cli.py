@@ -11,57 +11,76 @@ USER_ERROR = 2
 SOME_IMAGES_BAD = 1
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of flags written in full; a mistake is a `ValueError` rather than usage lines and the end."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        """Raise instead of exiting, so that every user error takes one way to the terminal."""
+        raise ValueError(f"{message}; see {self.prog} --help.")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit status: 0, 1 if some images could not be read, 2 for a mistake of the user's."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vit-scratch",
+        usage="vit-scratch VERB …",
         description="The Vision Transformer of the article: train it, score it, use it.",
         epilog="Each verb explains itself: vit-scratch VERB --help",
     )
     parser.add_argument("--version", action="version", version=f"vit-scratch {__version__}")
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="; ".join(f"{n}: {v[1]}" for n, v in VERBS.items()))
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="arguments of the verb")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("verb", metavar="VERB", help="; ".join(f"{name}: {verb[1]}" for name, verb in VERBS.items()))
+    argv = sys.argv[1:] if argv is None else argv
+    name = parser.prog
     from huggingface_hub.errors import StrictDataclassError
 
-    _quiet()
     try:
-        return VERBS[arguments.verb][0](arguments.rest)
+        verb = parser.parse_args(argv[:1]).verb
+        if verb not in VERBS:
+            parser.error(f"there is no verb {verb!r}, the verbs are {', '.join(VERBS)}")
+        name += f" {verb}"
+        _quiet()
+        return VERBS[verb][0](argv[1:])
     except (ValueError, OSError, StrictDataclassError) as error:
-        print(f"vit-scratch {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"vit-scratch {arguments.verb}: interrupted.", file=sys.stderr)
+        print(f"{name}: interrupted.", file=sys.stderr)
         return 130
 
 
 def _quiet() -> None:
     """Leave the terminal to our own lines: the libraries' bars and advice are for those who program with them."""
     import datasets
+    import huggingface_hub
     from transformers.utils import logging
 
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
 
 
 def _train(argv: list[str]) -> int:
-    from .arguments import parse_recipe
     from .presets import recipe_names
-    from .training import train
+    from .recipes import RecipeParser, parse_recipe
 
     if not argv or argv[0].startswith("-"):
         if not {"-h", "--help"} & set(argv):
-            raise ValueError(
-                f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags, if any."
-            )
-        argv = [recipe_names()[0], "--help"]
-    train(*parse_recipe(argv[0], argv[1:]))
+            raise ValueError(f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags.")
+        RecipeParser().print_help()
+        return 0
+    arguments = parse_recipe(argv[0], argv[1:])
+    from .training import train
+
+    train(*arguments)
     return 0
 
 
 def _evaluate(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
+    parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
     parser.add_argument("--split", help="train, validation or test (default: the last of these that the data has)")
@@ -83,7 +102,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _predict(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="vit-scratch predict", description="Say what is on images.")
+    parser = Parser(prog="vit-scratch predict", description="Say what is on images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("images", nargs="+", help="files, and folders whose images are all taken")
     parser.add_argument("--top_k", "--top-k", type=_positive, default=1, help="labels per image (default: 1)")
@@ -114,10 +133,9 @@ def _predict(argv: list[str]) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {

@@ -1,36 +1,39 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Images and labels from wherever they are: the embedded digits, folders, parquet files, Hub datasets.
+"""Labelled images from wherever they are: the embedded digits, folders, parquet files, Hub datasets.
 
-Whatever the source, the result is a `DatasetDict` of `train`, `validation` and `test` (the latter where there is one)
-with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`. Images are decoded by `read_image` alone, so
-that training, evaluation and prediction see the same pixels.
+Whatever the source, the result is a `DatasetDict` of `train`, `validation` and `test` (the latter two where there are
+any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`.
 """
 
+import difflib
 import glob
 import io
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+import pyarrow
+import pyarrow.parquet
+from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
 from datasets import Image as ImageFeature
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm.auto import tqdm
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from PIL import Image
 
-# Other names of the three splits, as folders or in Hub datasets.
+from .columns import images_and_labels, listed
+from .images import images_in, is_hidden
+
+# Other names of the three splits: of folders, in the names of files, in Hub datasets.
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval"),
 }
-IMAGE_COLUMN_NAMES = ("image", "img", "images", "pixel_values", "picture", "file")
-LABEL_COLUMN_NAMES = ("label", "labels", "class", "fine_label", "category", "target")
-DIGITS_TEST_SHARE = 0.2
-# Bad images named in one message; a thousand lines help nobody.
-MOST_NAMED = 5
+DIGITS_TEST_IMAGES = 360
+
+Found = TypeVar("Found")
 
 
 def load_images(
@@ -51,7 +54,7 @@ def load_images(
 
     Returns:
         Splits named `train`, `validation`, `test` (one that is alone is called `train`), each with the columns `image`
-        and `label`; all have the classes of `train`.
+        and `label`; all have the classes of `train`. A validation or test split without any label is left out.
 
     Raises:
         ValueError: if there is nothing to load, or it is not labelled images of two classes or more.
@@ -60,14 +63,15 @@ def load_images(
     if source == "digits":
         return _digits()
     if path.is_dir() and not any(path.glob("*.parquet")):
-        return _class_folders(path)
-    if path.is_dir() or path.is_file() or glob.glob(str(path)):
-        splits = _parquet(path)
-    elif path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2 or glob.has_magic(source):
-        raise ValueError(f"there is no folder or file {source}.")
+        splits = _class_folders(path)
     else:
-        splits = _hub_dataset(source, config_name)
-    return _normalised(splits, source, image_column_name, label_column_name)
+        is_local = path.exists() or glob.has_magic(source)
+        loaded = _parquet(path) if is_local else _hub_dataset(source, config_name)
+        splits = images_and_labels(_named_splits(loaded, source), source, image_column_name, label_column_name)
+    class_names = splits["train"].features["label"].names
+    if len(class_names) < 2:
+        raise ValueError(f"{source} has {listed(class_names) or 'no'} as its only class; a classifier needs two.")
+    return splits
 
 
 # --- The sources -----------------------------------------------------------------------------------------------------
@@ -79,15 +83,13 @@ def _digits() -> DatasetDict:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # the scans have 17 grey levels
-    features = _features([str(name) for name in digits.target_names])
     rows = {
         "image": [{"bytes": _png(image), "path": f"digit-{index}.png"} for index, image in enumerate(pixels)],
         "label": digits.target,
     }
-    splits = Dataset.from_dict(rows, features=features).train_test_split(
-        DIGITS_TEST_SHARE, stratify_by_column="label", seed=0
-    )
-    return DatasetDict(splits)
+    scans = Dataset.from_dict(rows, features=_features([str(name) for name in digits.target_names]))
+    train, test = _parted(scans, DIGITS_TEST_IMAGES, seed=0)
+    return DatasetDict({"train": train, "test": test})
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -96,197 +98,168 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _class_folders(root: Path) -> DatasetDict:
-    """A folder of class folders, or of split folders of them, read in place."""
-    folders = {path.name.lower(): path for path in _subfolders(root)}
-    splits = {split: folders[name] for split, names in SPLIT_NAMES.items() for name in names[::-1] if name in folders}
-    if "train" not in splits:
-        splits = {"train": root}
-    class_names = _class_names(splits["train"])
-    datasets = {}
-    for split, folder in splits.items():
-        unknown = sorted(set(_class_names(folder)) - set(class_names)) if split != "train" else []
-        if unknown:
-            raise ValueError(f"{folder} has class folders that {splits['train']} lacks: {', '.join(unknown)}.")
-        files = [(str(file), label) for label, name in enumerate(class_names) for file in images_in(folder / name)]
-        rows = {"image": [{"bytes": None, "path": file} for file, _ in files], "label": [label for _, label in files]}
-        datasets[split] = Dataset.from_dict(rows, features=_features(class_names))
-    return DatasetDict(datasets)
-
-
-def _class_names(folder: Path) -> list[str]:
-    """The class folders in a folder, sorted; refuses layouts that would give wrong labels."""
-    classes = _subfolders(folder)
-    own_images = any(True for _ in images_in(folder, recursive=False))
-    if not classes:
-        what = "images but no class folders" if own_images else "no images"
-        raise ValueError(f"{folder} holds {what}: put the images of each class into a folder named after the class.")
-    if own_images:
-        raise ValueError(f"{folder} holds images beside its class folders: move them into the folder of their class.")
-    for path in classes:
-        inside = _subfolders(path)
-        if any(True for _ in images_in(path, recursive=False)):
-            continue
-        if any(True for _ in images_in(path)):
-            raise ValueError(
-                f"{path} holds folders of images instead of images, one level too deep for a class folder: "
-                f"give {path} itself, or flatten it ({', '.join(sub.name for sub in inside[:MOST_NAMED])})."
-            )
-        raise ValueError(f"the class folder {path} holds no images: fill it or delete it.")
-    if len(classes) == 1:
-        raise ValueError(f"{folder} has one class folder, {classes[0].name}; a classifier needs at least two.")
-    return [path.name for path in classes]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
-
-
-def images_in(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
-    """The image files of a folder, sorted, by their suffix; hidden files are left out."""
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    suffixes -= {".pdf", ".mpg", ".mpeg"}
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            yield path
-
-
-def _parquet(path: Path) -> DatasetDict:
-    """Parquet files; a file whose name begins with the name of a split belongs to it, others to `train`."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [Path(name) for name in sorted(glob.glob(str(path)))]
-    data_files: dict[str, list[str]] = {}
-    for file in files:
-        matching = (split for split, names in SPLIT_NAMES.items() if file.name.lower().startswith(names))
-        data_files.setdefault(next(matching, "train") if len(files) > 1 else "train", []).append(str(file))
-    try:
-        return load_dataset("parquet", data_files=data_files)
-    except Exception as error:
-        raise ValueError(f"{path} could not be read as parquet: {_first_line(error)}") from error
-
-
-def _hub_dataset(name: str, config_name: str | None) -> DatasetDict:
-    try:
-        return load_dataset(name, config_name)
-    except Exception as error:
-        raise ValueError(
-            f"there is no folder {name}, and the Hub dataset {name} could not be loaded: {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
-
-
-# --- Columns and labels ----------------------------------------------------------------------------------------------
-
-
 def _features(class_names: list[str]) -> Features:
     return Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=class_names)})
 
 
-def _normalised(
-    splits: DatasetDict, source: str, image_column_name: str | None, label_column_name: str | None
-) -> DatasetDict:
-    """The splits under our names, with the columns `image` and `label`."""
-    splits = DatasetDict(
-        {split: splits[name] for split, names in SPLIT_NAMES.items() for name in names[::-1] if name in splits}
-        or {"train": next(iter(splits.values()))}
-    )
-    if "train" not in splits:
-        splits = DatasetDict({"train": next(iter(splits.values()))})
-    features = splits["train"].features
-    image = _column(features, image_column_name, IMAGE_COLUMN_NAMES, _is_image, "image", source)
-    label = _column(features, label_column_name, LABEL_COLUMN_NAMES, _is_label, "label", source)
-    class_names = _label_names(splits["train"], label, source)
-    result = {}
-    for split, dataset in splits.items():
-        dataset = dataset.select_columns([image, label]).rename_columns({image: "image", label: "label"})
-        dataset = dataset.cast_column("image", ImageFeature(decode=False))
-        result[split] = relabelled(dataset, class_names, f"the {split} split of {source}")
-    return DatasetDict(result)
+def _class_folders(root: Path) -> DatasetDict:
+    """A folder of class folders, or of split folders of them, read in place."""
+    found = {split: _classes(folder) for split, folder in _split_folders(root).items()}
+    class_names = list(found["train"])
+    empty = [name for name, files in found["train"].items() if not files]
+    if empty:
+        raise ValueError(f"{root} has class folders without images: {listed(empty)}; fill them or delete them.")
+    splits = {}
+    for split, classes in found.items():
+        unknown = [name for name in classes if name not in class_names]
+        if unknown:
+            raise ValueError(f"the {split} split of {root} has class folders that train lacks: {listed(unknown)}.")
+        files = [str(file) for images in classes.values() for file in images]
+        labels = np.repeat([class_names.index(name) for name in classes], [len(images) for images in classes.values()])
+        rows = {"image": [{"bytes": None, "path": file} for file in files], "label": labels}
+        try:
+            splits[split] = Dataset.from_dict(rows, features=_features(class_names))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{root} has files whose names are not Unicode, such as {error.object!r}.") from error
+    return DatasetDict(splits)
 
 
-def _is_image(feature: Any) -> bool:
-    struct = isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
-    return isinstance(feature, ImageFeature) or struct
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
+    subfolders = {path.name.lower(): path for path in _subfolders(root)}
+    folders = _by_split(subfolders)
+    others = subfolders.keys() - {name for names in SPLIT_NAMES.values() for name in names}
+    # Beside a "bus", a "train" that has no class folders is a vehicle.
+    if "train" not in folders or (others and not _subfolders(folders["train"])):
+        return {"train": root}
+    # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
+    secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
+    return {split: path for split, path in folders.items() if split == "train" or split not in secret}
 
 
-def _is_label(feature: Any) -> bool:
-    return isinstance(feature, ClassLabel) or (
-        isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool", "string", "large_string"))
-    )
+def _by_split(found: Mapping[str, Found]) -> dict[str, Found]:
+    """What was found under one of the names of each split, under our name of it."""
+    return {
+        split: next(found[name] for name in names if name in found)
+        for split, names in SPLIT_NAMES.items()
+        if not found.keys().isdisjoint(names)
+    }
 
 
-def _column(features: Features, given: str | None, names: tuple[str, ...], fits, kind: str, source: str) -> str:
-    """The column of a kind: the one given, else one with a usual name, else the only one that fits."""
-    existing = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
-    if given is not None:
-        if given not in features:
-            raise ValueError(f"{source} has no column {given!r}; its columns are {existing}.")
-        if not fits(features[given]):
-            raise ValueError(f"the column {given!r} of {source} holds no {kind}s; its columns are {existing}.")
-        return given
-    fitting = [name for name, feature in features.items() if fits(feature)]
-    usual = [name for name in names if name in fitting]
-    if usual or len(fitting) == 1:
-        return (usual or fitting)[0]
-    raise ValueError(
-        f"{source} has {'several' if fitting else 'no'} columns that could hold the {kind}s; its columns are "
-        f"{existing}. Name one with --{kind}_column_name."
-    )
-
-
-def _type_name(feature: Any) -> str:
-    return feature.dtype if isinstance(feature, Value) else type(feature).__name__
-
-
-def _label_names(dataset: Dataset, column: str, source: str) -> list[str]:
-    """The class names of a label column: those it declares, or its distinct values in order."""
-    feature = dataset.features[column]
-    if isinstance(feature, ClassLabel):
-        names = list(feature.names)
-    else:
-        values = dataset.unique(column)
-        if None in values:
-            raise ValueError(f"the column {column!r} of {source} has rows without a label: fill or remove them.")
-        names = [str(value) for value in sorted(values)]
-    if len(names) < 2:
-        raise ValueError(f"{source} has one class, {', '.join(names)}; a classifier needs at least two.")
-    return names
-
-
-def relabelled(dataset: Dataset, class_names: list[str], source: str) -> Dataset:
-    """The same images with labels that index `class_names`, matched by name.
-
-    Raises:
-        ValueError: if a label is missing or not among the names.
-    """
-    feature = dataset.features["label"]
-    if isinstance(feature, ClassLabel) and list(feature.names) == list(class_names):
-        if any(label is None or label < 0 for label in dataset["label"]):
-            raise ValueError(f"{source} has rows without a label: choose another split, or remove them.")
-        return dataset
-    values = dataset["label"]
-    if isinstance(feature, ClassLabel):
-        values = [None if value is None or value < 0 else feature.names[value] for value in values]
-    if any(value is None for value in values):
-        raise ValueError(f"{source} has rows without a label: choose another split, or remove them.")
-    index = {name: label for label, name in enumerate(class_names)}
-    unknown = sorted({str(value) for value in values} - index.keys())
-    if unknown:
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Class -> its images, from the class folders in a folder; refuses layouts that would give wrong labels."""
+    subfolders = _subfolders(folder)
+    own_images = _holds_images(folder)
+    if not subfolders:
+        what = "images but no class folders" if own_images else "no images"
+        raise ValueError(f"{folder} holds {what}: put the images of each class into a folder named after the class.")
+    if own_images:
+        raise ValueError(f"{folder} holds images beside its class folders: move them into the folder of their class.")
+    classes = {path.name: list(images_in(path)) for path in subfolders}
+    for path in subfolders:
+        images = classes[path.name]
+        if images and images[0].parent != path:
+            raise ValueError(
+                f"{path} holds folders of images instead of images, one level too deep for a class folder: "
+                f"give {path} itself, or flatten it ({listed(sub.name for sub in _subfolders(path))})."
+            )
+    if not any(classes.values()):
+        parquet = next(folder.rglob("*.parquet"), None)
         raise ValueError(
-            f"{source} has labels that are not among the {len(class_names)} classes "
-            f"{', '.join(class_names[:MOST_NAMED])}{' …' if len(class_names) > MOST_NAMED else ''}: "
-            f"{', '.join(unknown[:MOST_NAMED])}{' …' if len(unknown) > MOST_NAMED else ''}."
+            f"{folder} holds no images" + (f", but parquet files: give {parquet.parent}." if parquet else ".")
         )
-    labels = [index[str(value)] for value in values]
-    dataset = dataset.remove_columns("label").add_column("label", labels)
-    return dataset.cast_column("label", ClassLabel(names=list(class_names)))
+    return classes
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder itself."""
+    first = next(images_in(folder), None)
+    return first is not None and first.parent == folder
+
+
+def _parquet(path: Path) -> dict[str, Dataset]:
+    """Parquet files, in splits if their names say so, such as `train-00000-of-00002.parquet`."""
+    if path.exists():
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    else:
+        files = sorted(Path(name) for name in glob.glob(str(path)))
+    if not files:
+        raise ValueError(f"no file matches {path}.")
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        _check_parquet(file)
+        words = dict.fromkeys(re.split("[^a-z]+", file.stem.lower()))
+        by_split.setdefault(next(iter(_by_split(words)), ""), []).append(file)
+    if "" in by_split and len(by_split) > 1:
+        raise ValueError(
+            f"some files of {path} have the name of a split in their names, but {listed(by_split[''])} not: rename "
+            "them, or give a pattern that leaves them out."
+        )
+    try:
+        return {
+            split or "train": load_dataset(
+                "parquet", data_files=[glob.escape(str(file)) for file in files], split="train"
+            )
+            for split, files in by_split.items()
+        }
+    except Exception as error:
+        raise ValueError(f"{path} could not be read as parquet: {_reason(error)}") from error
+
+
+def _check_parquet(file: Path) -> None:
+    try:
+        rows = pyarrow.parquet.read_metadata(file).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{file} is no parquet file, or a broken one: give parquet files or a folder of class folders."
+        ) from error
+    if not rows:
+        raise ValueError(f"{file} holds no rows.")
+
+
+def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
+    path = Path(name).expanduser()
+    neighbours = [path.name for path in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.75)
+    nothing = f"there is no folder or file {name}" + (f" (did you mean {path.parent / close[0]}?)" if close else "")
+    if not _is_hub_id(name):
+        raise ValueError(f"{nothing}.")
+    try:
+        return load_dataset(name, config_name)
+    except Exception as error:
+        raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {_reason(error)}") from error
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.endswith(".parquet")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _named_splits(loaded: Mapping[str, Dataset], source: str) -> dict[str, Dataset]:
+    """Splits of a data set under our names; others are left out."""
+    splits = _by_split({name.lower(): dataset for name, dataset in loaded.items()})
+    if "train" in splits:
+        return splits
+    if len(loaded) > 1:
+        raise ValueError(f"{source} has no train split, only {listed(loaded)}.")
+    return {"train": next(iter(loaded.values()))}
+
+
+# --- Splits ----------------------------------------------------------------------------------------------------------
 
 
 def with_splits(splits: DatasetDict, *, validation_share: float, test_share: float, seed: int) -> DatasetDict:
@@ -299,130 +272,33 @@ def with_splits(splits: DatasetDict, *, validation_share: float, test_share: flo
         seed: of the choice; the same seed gives the same images.
 
     Raises:
-        ValueError: if a share leaves one of the two parts without an image.
+        ValueError: if a share gives no image, or leaves a class without an image to train on.
     """
-    splits = DatasetDict(splits)
+    result = dict(splits)
     for name, share in (("test", test_share), ("validation", validation_share)):
         if name in splits or share == 0:
             continue
-        train = splits["train"]
-        size = round(share * train.num_rows)
-        if not 0 < size < train.num_rows:
+        size = round(share * splits["train"].num_rows)
+        most = result["train"].num_rows - len(set(result["train"]["label"][:]))
+        if not 0 < size <= most:
             raise ValueError(
-                f"a share of {share} for the {name} split of {train.num_rows} images gives {size}: give other shares, "
-                "or more images."
+                f"a share of {share} of {splits['train'].num_rows} images for the {name} split is {size}, but it must "
+                f"be at least 1, and at most {most} to leave one of each class to train on: give another share, or "
+                "more images."
             )
-        counts = np.bincount(train["label"], minlength=train.features["label"].num_classes)
-        # A stratified choice needs two images of each class that occurs, and a place for each in both parts.
-        stratify = counts[counts > 0].min() > 1 and min(size, train.num_rows - size) >= (counts > 0).sum()
-        parts = train.train_test_split(size, seed=seed, stratify_by_column="label" if stratify else None)
-        splits["train"], splits[name] = parts["train"], parts["test"]
-    return DatasetDict({name: splits[name] for name in SPLIT_NAMES if name in splits})
+        result["train"], result[name] = _parted(result["train"], size, seed)
+    return DatasetDict({name: result[name] for name in SPLIT_NAMES if name in result})
 
 
-# --- Reading images --------------------------------------------------------------------------------------------------
+def _parted(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """What is left of a dataset, and `size` random images of it, every class in proportion.
 
-
-class BadImageError(ValueError):
-    """An image that cannot be read; its text is one sentence that names the image."""
-
-
-def read_image(image: Any) -> Image.Image:
-    """Decode one image to 8-bit RGB, upright.
-
-    EXIF rotation is applied, as by transformers' pipelines; 16-bit grey values are scaled to 8 bits (a plain conversion
-    would cut them off at 255); other modes (grey, palette, CMYK, alpha) go through Pillow's own conversion, as in
-    transformers' processors.
-
-    Args:
-        image: a path, a PIL image, or a row of an undecoded image column, `{"bytes": …, "path": …}`.
-
-    Raises:
-        BadImageError: if it is missing, empty, corrupt, truncated, of 32-bit values whose range is unknown, or so large
-            that it may be a decompression bomb.
+    The first part keeps an image of every class, however rare.
     """
-    name = _image_name(image)
-    try:
-        picture = image if isinstance(image, Image.Image) else Image.open(_image_file(image))
-        picture.load()
-    except FileNotFoundError as error:
-        raise BadImageError(f"there is no image {name}.") from error
-    except UnidentifiedImageError as error:
-        raise BadImageError(f"{name} is not an image that can be read (is it empty, or of another format?).") from error
-    except Image.DecompressionBombError as error:
-        raise BadImageError(f"{name} is refused, it may be a decompression bomb: {error}") from error
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise BadImageError(f"{name} cannot be decoded, it is corrupt or truncated: {error}.") from error
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):
-        picture = _eight_bit(picture, name)
-    return picture.convert("RGB")
-
-
-def _image_name(image: Any) -> str:
-    if isinstance(image, dict):
-        image = image.get("path") or "an image without a name"
-    return getattr(image, "filename", "") or "an image" if isinstance(image, Image.Image) else str(image)
-
-
-def _image_file(image: Any) -> Any:
-    if not isinstance(image, dict):
-        return image
-    return image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
-
-
-def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
-    """Grey values of more than 8 bits as 8-bit ones."""
-    values = np.asarray(picture, dtype=np.float64)
-    if picture.mode.startswith("I;16"):
-        values = values / 257  # 65,535 becomes 255
-    elif values.min() < 0 or values.max() > 255:
-        raise BadImageError(
-            f"{name} has {picture.mode} pixels from {values.min():g} to {values.max():g}, of no known range: convert "
-            "it to 8 or 16 bits."
-        )
-    return Image.fromarray(values.round().astype(np.uint8))
-
-
-def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
-    """Decode every image of a dataset once, with a progress bar: row -> what is wrong with it."""
-
-    def problem(index: int) -> str | None:
-        try:
-            read_image(dataset[index]["image"])
-        except BadImageError as error:
-            return f"row {index}: {error}" if dataset[index]["image"]["bytes"] is not None else str(error)
-        return None
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        rows = range(dataset.num_rows)
-        results = tqdm(pool.map(problem, rows), total=len(rows), desc=description, leave=False, disable=None)
-        return {row: found for row, found in zip(rows, results, strict=True) if found is not None}
-
-
-def without_bad_images(splits: DatasetDict, *, skip: bool) -> tuple[DatasetDict, list[str]]:
-    """Check that every image can be read, before hours are spent on training.
-
-    Args:
-        splits: the images.
-        skip: leave bad images out instead of refusing.
-
-    Returns:
-        The readable images, and one sentence for each that was left out.
-
-    Raises:
-        ValueError: if images are bad and not to be skipped, or none of a split can be read; it names the first ones.
-    """
-    result, left_out = {}, []
-    for name, dataset in splits.items():
-        bad = find_bad_images(dataset, f"checking the images of {name}")
-        if bad and not skip:
-            raise ValueError(
-                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
-                f"them, or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
-            )
-        if len(bad) == dataset.num_rows:
-            raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")
-        left_out += list(bad.values())
-        result[name] = dataset.select([row for row in range(dataset.num_rows) if row not in bad]) if bad else dataset
-    return DatasetDict(result), left_out
+    labels, random = np.asarray(dataset["label"][:]), np.random.default_rng(seed)
+    rows = random.permutation(len(labels))
+    rows = rows[np.argsort(labels[rows], kind="stable")]  # class after class, in random order within each
+    _, first_of_class = np.unique(labels[rows], return_index=True)
+    spare = np.delete(rows, first_of_class)
+    taken = spare[np.arange(size) * len(spare) // size]  # evenly spaced, so that each class gives its share
+    return dataset.select(np.setdiff1d(rows, taken)), dataset.select(random.permutation(taken))

@@ -1,7 +1,9 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The model card that every saved checkpoint carries, with the metadata that the Hub reads."""
 
+import glob
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from .augmentation import describe
 from .layers_vit_scratch import height_width
-from .metrics import per_class_report
+from .metrics import ClassScores, per_class_report
 from .presets import shipped_path
 from .report import SplitResults, clock
 
@@ -36,7 +38,9 @@ class FinishedRun:
     metrics: dict[str, float]  # named by split
     label_names: list[str]
     results: SplitResults | None  # of the split that the per-class table is of
+    chosen_by: str | None  # the metric that says which checkpoint is best; without one it is the last
     seconds: float
+    resumed: bool  # `seconds` are those since then
     processes: int
 
 
@@ -44,41 +48,39 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
     """Render `model_card.md` for a run into a README.md at `path`."""
     config = run.model.config
     height, width = height_width(config.image_size)
-    # The card is read elsewhere: it names the data, not where it lay.
-    recipe = run.recipe | {"data": data_name(run.recipe)}
     card = ModelCard.from_template(
         card_metadata(run),
         template_path=str(shipped_path("model_card.md")),
-        model_name=run.name,
-        model_id=".",
+        model_name=markdown(run.name),
         num_hidden_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         num_parameters=f"{run.model.num_parameters():,}",
         norm_first=config.norm_first,
         image_height=height,
         image_width=width,
-        labels=run.label_names,
+        labels=[markdown(label) for label in run.label_names],
         preprocessing=describe(run.processor),
-        data=_data_sentence(run.recipe),
+        data=data_sentence(run.recipe),
         counts={split: f"{count:,}" for split, count in run.image_counts.items()},
         metrics=run.metrics,
+        chosen_by=run.chosen_by,
         per_class=_per_class(run.results),
         final_split=run.results.name if run.results else "",
-        duration=clock(run.seconds),
+        duration=f"{clock(run.seconds)} {'since it was resumed' if run.resumed else 'in all'} (h:mm:ss)",
         hardware=_hardware(run),
         versions=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
-        recipe=yaml.safe_dump(recipe, sort_keys=False).strip(),
+        recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
     )
-    card.save(path)
+    path.write_text(f"{card}\n", encoding="utf-8")
 
 
 def card_metadata(run: FinishedRun) -> ModelCardData:
     """The header of the card: what the Hub lists, filters and draws."""
-    data = data_name(run.recipe)
+    data = name_of(run.recipe["data"])
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=data.lower(),
+            dataset_type=data,
             dataset_name=data,
             dataset_split=split,
             metric_type=HUB_METRICS[metric],
@@ -99,24 +101,42 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
     )
 
 
-def data_name(recipe: dict[str, Any]) -> str:
-    """The name of a recipe's data: that of a Hub dataset, or of a folder or file without the path to it."""
-    data = str(recipe["data"])
-    return Path(data).resolve().name if Path(data).exists() else data
+def name_of(value: str) -> str:
+    """A setting as others may read it: of a path its last part, of a Hub id or anything else all."""
+    path = Path(value).expanduser()
+    if path.exists():
+        return path.resolve().name
+    is_place = path.is_absolute() or value.startswith(("~", ".")) or glob.has_magic(value)
+    return path.name if is_place else value
 
 
-def _data_sentence(recipe: dict[str, Any]) -> str:
+def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for the card, which is read elsewhere: it names data and checkpoints, not where they lay."""
+    return {key: name_of(value) if isinstance(value, str) else value for key, value in recipe.items()}
+
+
+def markdown(text: str) -> str:
+    """A name as Markdown that shows it as it is, on one line, in a table, too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+
+
+def data_sentence(recipe: dict[str, Any]) -> str:
+    """Where the images came from, for a person."""
     if recipe["data"] == "digits":
         return "Scikit-learn's handwritten digits: 1,797 grey scans of 8x8 pixels, ten classes (`load_digits`)."
-    return f"`{data_name(recipe)}`; splits that the data itself does not have were drawn from its train split."
+    name = markdown(name_of(recipe["data"]))
+    return f"{name}; splits that the data itself does not have were drawn from its train split."
 
 
-def _per_class(results: SplitResults | None) -> list:
-    return per_class_report(results.logits, results.labels, results.label_names) if results else []
+def _per_class(results: SplitResults | None) -> list[ClassScores]:
+    if results is None:
+        return []
+    rows = per_class_report(results.logits, results.labels, results.label_names)
+    return [row._replace(label=markdown(row.label)) for row in rows]
 
 
 def _hardware(run: FinishedRun) -> str:
     device = run.model.device
     if device.type == "cuda":
         return f"{run.processes} x {torch.cuda.get_device_name(device)}"
-    return f"{run.processes} x {torch.get_num_threads()} threads of a CPU ({platform.machine()})"
+    return f"the CPU ({platform.machine()}), processes x threads: {run.processes} x {torch.get_num_threads()}"

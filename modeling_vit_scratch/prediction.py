@@ -1,9 +1,12 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Using a checkpoint: score it on labelled images, or say what is on others."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     PreTrainedModel,
@@ -24,7 +28,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from .augmentation import preprocessing
-from .data import BadImageError, images_in, load_images, read_image, relabelled, without_bad_images
+from .columns import relabelled
+from .data import load_images
+from .images import BadImageError, images_in, read_image, without_bad_images
 from .report import SplitResults
 
 
@@ -40,24 +46,49 @@ def load_checkpoint(
     Raises:
         ValueError: if it is no whole checkpoint. Weights are read from safetensors only, never from a pickle.
     """
-    if not os.path.isdir(checkpoint) and (os.path.exists(checkpoint) or checkpoint.count("/") != 1):
-        raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+    check_checkpoint(checkpoint)
     options = {"trust_remote_code": trust_remote_code}
-    try:
+    with loading(checkpoint):
+        config = AutoConfig.from_pretrained(checkpoint, **options)
         processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
-        model, loading = AutoModelForImageClassification.from_pretrained(
-            checkpoint, use_safetensors=True, output_loading_info=True, **options
+        model, report = AutoModelForImageClassification.from_pretrained(
+            checkpoint, config=config, use_safetensors=True, output_loading_info=True, **options
         )
-    except Exception as error:  # the libraries below raise many kinds for a broken file
-        message = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"the checkpoint {checkpoint} cannot be loaded: {message}") from error
-    lacking = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+    lacking = sorted(report["missing_keys"])
     if lacking:
         raise ValueError(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
             f"among them {lacking[0]}."
         )
     return model.eval(), processor, [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def check_checkpoint(checkpoint: str) -> None:
+    """Refuse at once what is neither a folder nor the name of a model on the Hub.
+
+    Raises:
+        ValueError: naming it.
+    """
+    could_be_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", checkpoint) and not os.path.exists(checkpoint)
+    if not os.path.isdir(checkpoint) and not could_be_hub_id:
+        raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+
+
+@contextmanager
+def loading(checkpoint: str) -> Iterator[None]:
+    """Turn the many kinds of errors that libraries raise over what they cannot load into one sentence.
+
+    Raises:
+        ValueError: naming the checkpoint, and what the library said.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = f"the checkpoint {checkpoint}"
+        if not os.path.isdir(checkpoint):
+            what = f"there is no folder {checkpoint}, and the Hub's {checkpoint}"
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{what} cannot be loaded: {message}") from error
 
 
 def evaluate(
@@ -107,7 +138,11 @@ def predict_dataset(
     """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = HfTrainingArguments(
-            folder, per_device_eval_batch_size=batch_size, remove_unused_columns=False, report_to="none"
+            folder,
+            per_device_eval_batch_size=batch_size,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            report_to="none",
         )
         trainer = Trainer(model=model, args=arguments, data_collator=default_data_collator)
         trainer.remove_callback(PrinterCallback)
@@ -200,8 +235,14 @@ def _top(model: PreTrainedModel, processor: BaseImageProcessor, images: list, k:
     return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
 
+def _write_lines(table: pd.DataFrame, path: str) -> None:
+    # Pandas would round the scores.
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records")]
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
 OUTPUT_WRITERS = {
-    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+    ".jsonl": _write_lines,
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
@@ -211,10 +252,12 @@ def check_output(path: str) -> None:
     """Refuse an output file that could not be written, before any work is done for it.
 
     Raises:
-        ValueError: if its suffix names no format, or its folder is missing or not writable.
+        ValueError: if its suffix names no format, it is a folder, or its folder is missing or not writable.
     """
     if Path(path).suffix not in OUTPUT_WRITERS:
         raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
+    if os.path.isdir(path):
+        raise ValueError(f"--output {path} is a folder: name a file.")
     try:
         with tempfile.TemporaryFile(dir=Path(path).resolve().parent):
             pass
@@ -230,6 +273,7 @@ def write_predictions(predictions: list[Prediction], path: str) -> None:
         for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
     ]
     table = pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
-    incomplete = f"{path}.incomplete"
-    OUTPUT_WRITERS[Path(path).suffix](table, incomplete)
-    os.replace(incomplete, path)
+    with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent) as folder:
+        incomplete = os.path.join(folder, "incomplete")
+        OUTPUT_WRITERS[Path(path).suffix](table, incomplete)
+        os.replace(incomplete, path)

@@ -3,6 +3,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from transformers.trainer_utils import SchedulerType
 
 from .arguments import DataArguments, TrainingArguments
 from .augmentation import describe, variations
-from .data import read_image
+from .images import read_image
 from .layers_vit_scratch import height_width
 from .metrics import confusion_matrix, per_class_report
 
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12
 SAMPLES_SHOWN = 12
+LONGEST_DRAWN = 20  # characters of a class name
 
 
 @dataclass
@@ -59,7 +61,7 @@ def plan(
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return [
-        f"model      {type(model).__name__}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
+        f"model      {type(model).__name__}: depth {config.num_hidden_layers}, width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
         f"{model.num_parameters():,} parameters, {trained:,} trained",
         f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
@@ -73,7 +75,8 @@ def plan(
 
 
 def _precision(arguments: TrainingArguments) -> str:
-    return "bf16 mixed precision" if arguments.bf16 else "fp16 mixed precision" if arguments.fp16 else "fp32"
+    # Not `arguments.bf16`: a launcher can ask for it, too.
+    return "fp32" if arguments.mixed_precision == "no" else f"{arguments.mixed_precision} mixed precision"
 
 
 def _duration(arguments: TrainingArguments) -> str:
@@ -93,25 +96,31 @@ def _split_line(name: str, dataset: Dataset) -> str:
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar while it trains, on a terminal, and a line at each validation.
+    """A progress bar while it trains, on a terminal, and a line at each validation, or without one at each log.
 
     Stops the run with a `ValueError` when the training loss is not finite: from there on it would only burn time.
     """
 
-    def __init__(self, images_per_step: int):
-        self.images_per_step = images_per_step
-        self.train_loss = math.nan
+    def __init__(self, num_images: int):
+        self.num_images = num_images  # of the train split
         self.bar: tqdm | None = None
+        self.train_loss: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Start the bar and the clock."""
+        """Start the bar and the clocks."""
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", leave=False, disable=None)
-        self.first_step = self.last_step = state.global_step
-        self.started = self.resumed = time.monotonic()
+        self.first_step, self.began = state.global_step, time.monotonic()
+        self._start_stretch(state)
+
+    def _start_stretch(self, state):
+        """Time from here on what lies between two lines, without the validation."""
+        self.last_epoch, self.last_line = state.epoch or 0, time.monotonic()
+        self.trained_until = self.last_line
 
     def on_step_end(self, args, state, control, **kwargs):
         """Move the bar."""
+        self.trained_until = time.monotonic()
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
@@ -126,25 +135,37 @@ class EpochReport(TrainerCallback):
                 "--warmup_steps, or train in fp32."
             )
         self.train_loss = loss
-        self.images_per_second = (
-            (state.global_step - self.last_step) * self.images_per_step / (time.monotonic() - self.resumed)
-        )
+        if args.eval_strategy == "no":
+            self._print_line(state, [])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         """Print the line."""
         metrics = metrics or {}
-        if state.is_world_process_zero and "eval_validation_loss" in metrics:
-            steps = state.global_step - self.first_step
-            left = (time.monotonic() - self.started) / max(steps, 1) * (state.max_steps - state.global_step)
-            tqdm.write(
-                f"epoch {state.epoch or 0:g}/{state.num_train_epochs}"
-                f"  train loss {self.train_loss:.4f}"
-                f"  validation loss {metrics['eval_validation_loss']:.4f}"
-                f"  validation accuracy {metrics['eval_validation_accuracy']:.2%}"
-                f"  {self.images_per_second:,.0f} images/s"
-                f"  {clock(left)} left"
+        if "eval_validation_loss" in metrics:
+            self._print_line(
+                state,
+                [
+                    f"validation loss {metrics['eval_validation_loss']:.4f}",
+                    f"validation accuracy {metrics['eval_validation_accuracy']:.2%}",
+                ],
             )
-        self.last_step, self.resumed = state.global_step, time.monotonic()
+
+    def _print_line(self, state, validation: list[str]) -> None:
+        parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
+        if self.train_loss is not None:
+            parts.append(f"train loss {self.train_loss:.4f}")
+        parts += validation
+        if self.trained_until > self.last_line:
+            images = (state.epoch - self.last_epoch) * self.num_images
+            parts.append(f"{images / (self.trained_until - self.last_line):,.0f} images/s")
+        steps = state.global_step - self.first_step
+        if steps:
+            left = (time.monotonic() - self.began) / steps * (state.max_steps - state.global_step)
+            parts.append(f"{clock(left)} left")
+        if state.is_world_process_zero:
+            with tqdm.external_write_mode():
+                print(*parts, sep="  ", flush=True)
+        self._start_stretch(state)
 
     def on_train_end(self, args, state, control, **kwargs):
         """Take the bar away."""
@@ -182,16 +203,19 @@ def draw_training(history: list[dict], results: SplitResults, path: Path) -> Non
         results: the split that the matrix and the samples are of.
         path: where to write it.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 10), layout="constrained")
-    grid = figure.add_gridspec(2, 1)
-    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    losses, accuracies, matrix = top.subplots(1, 3)
-    _draw_curves(losses, accuracies, history)
-    _draw_confusion(matrix, results)
-    _draw_samples(bottom, results)
-    figure.savefig(path, dpi=100)
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a dollar in a class name is no formula
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # it draws a box
+        figure = Figure(figsize=(15, 10), layout="constrained")
+        grid = figure.add_gridspec(2, 1)
+        top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+        losses, accuracies, matrix = top.subplots(1, 3)
+        _draw_curves(losses, accuracies, history)
+        _draw_confusion(matrix, results)
+        _draw_samples(bottom, results)
+        figure.savefig(path, dpi=100)
 
 
 def _draw_curves(losses, accuracies, history: list[dict]) -> None:
@@ -201,7 +225,7 @@ def _draw_curves(losses, accuracies, history: list[dict]) -> None:
         (accuracies, "eval_validation_accuracy", "validation"),
     ):
         points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
-        axes.plot([epoch for epoch, _ in points], [value for _, value in points], label=label)
+        axes.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", label=label)
     losses.set(title="loss", xlabel="epoch")
     losses.legend()
     accuracies.set(title="validation accuracy", xlabel="epoch")
@@ -215,8 +239,9 @@ def _draw_confusion(axes, results: SplitResults) -> None:
     axes.imshow(np.log1p(counts), cmap="Blues")
     axes.set(title=f"{results.name} images by class", xlabel="predicted", ylabel="true")
     if len(label_names) <= MOST_CLASSES_LISTED:
-        axes.set_xticks(range(len(label_names)), label_names, rotation=90 if max(map(len, label_names)) > 2 else 0)
-        axes.set_yticks(range(len(label_names)), label_names)
+        short = [_short(name) for name in label_names]
+        axes.set_xticks(range(len(short)), short, rotation=90 if max(map(len, short)) > 2 else 0)
+        axes.set_yticks(range(len(short)), short)
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
                 shade = "white" if counts[row, column] > counts.max() / 4 else "black"
@@ -225,7 +250,7 @@ def _draw_confusion(axes, results: SplitResults) -> None:
 
 def _draw_samples(figure, results: SplitResults) -> None:
     """The mistakes that the model is surest of, then the other images from the first on."""
-    probabilities, label_names = results.probabilities, results.label_names
+    probabilities, label_names = results.probabilities, [_short(name) for name in results.label_names]
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     order = np.lexsort((np.arange(len(predicted)), -confidence * (predicted != results.labels)))[:SAMPLES_SHOWN]
     half = SAMPLES_SHOWN // 2
@@ -243,3 +268,8 @@ def _draw_samples(figure, results: SplitResults) -> None:
         axes.set_title(title, color="darkgreen" if right else "crimson", fontsize=9)
     for axes in figure.axes:
         axes.set_axis_off()
+
+
+def _short(name: str) -> str:
+    """A class name that fits above a small image; names tend to differ at one of their ends."""
+    return name if len(name) <= LONGEST_DRAWN else f"{name[: LONGEST_DRAWN - 8]}…{name[-7:]}"

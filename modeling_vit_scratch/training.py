@@ -1,19 +1,16 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The main job: from images in classes to a checkpoint that anyone can load, with transformers' `Trainer`."""
 
-import dataclasses
-import json
 import os
 import shlex
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from datasets import DatasetDict
+import torch
+from datasets import Dataset, DatasetDict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -26,20 +23,20 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from .arguments import DataArguments, ModelArguments, TrainingArguments
+from .arguments import DataArguments, ModelArguments, TrainingArguments, parse_overrides
 from .augmentation import preprocessing, variations
-from .data import load_images, with_splits, without_bad_images
-from .hub import FinishedRun, write_model_card
+from .configuration_vit_scratch import ViTScratchConfig
+from .data import load_images, with_splits
+from .hub import FinishedRun
+from .images import without_bad_images
 from .layers_vit_scratch import height_width
 from .metrics import compute_metrics
+from .prediction import check_checkpoint, loading
 from .presets import preset_names, preset_path
-from .report import EpochReport, SplitResults, clock, draw_training, plan, results_lines
-
-INCOMPLETE = ".incomplete"
-PICTURE = "training.png"
-RECIPE = "recipe.yaml"
+from .recipes import recipe_of
+from .report import EpochReport, SplitResults, clock, plan, results_lines
+from .run_folder import PICTURE, SAMPLE, check_output_dir, claim_output_dir, resume_point, write_checkpoint
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, arguments: TrainingArguments) -> dict[str, float]:
@@ -55,37 +52,25 @@ def train(model_arguments: ModelArguments, data: DataArguments, arguments: Train
     """
     began = time.monotonic()
     recipe = recipe_of(model_arguments, data, arguments)
-    checkpoint = claim_output_dir(arguments)
-    set_seed(arguments.seed)
+    checkpoint = resume_point(arguments)
+    if checkpoint is None:
+        check_output_dir(arguments)
     splits, news = load_splits(data)
     label_names = splits["train"].features["label"].names
+    check_metric(arguments, splits)
+    set_seed(arguments.seed)
     model, processor, origin = build_model(model_arguments, label_names)
     _say(arguments, [*news, origin, *plan(model, processor, splits, data, arguments), ""])
+    if checkpoint is None:
+        claim_output_dir(arguments)
     trainer = build_trainer(model, processor, splits, data, arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
-
-    results = {name: predict_split(trainer, name, splits[name], processor) for name in splits if name != "train"}
-    metrics = {
-        f"{name}_{metric}": value
-        for name, result in results.items()
-        for metric, value in compute_metrics(result.logits, result.labels, len(label_names)).items()
-    }
-    run = FinishedRun(
-        name=Path(str(arguments.output_dir)).resolve().name,
-        model=model,
-        processor=processor,
-        recipe=recipe,
-        image_counts={name: dataset.num_rows for name, dataset in splits.items()},
-        metrics=metrics,
-        label_names=label_names,
-        results=results.get("test") or results.get("validation"),
-        seconds=seconds,
-        processes=arguments.world_size,
-    )
-    write_checkpoint(trainer, run, Path(str(arguments.output_dir)))
-    _say(arguments, ["", *results_lines(run.results, metrics), "", *_closing(trainer, seconds)])
-    return metrics
+    run = finished_run(trainer, model, processor, splits, recipe, seconds, resumed=checkpoint is not None)
+    last_split = list(splits.values())[-1]
+    write_checkpoint(trainer, run, sample=last_split[0]["image"])
+    _say(arguments, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(arguments.output_dir))])
+    return run.metrics
 
 
 def _say(arguments: TrainingArguments, lines: list[str]) -> None:
@@ -93,61 +78,17 @@ def _say(arguments: TrainingArguments, lines: list[str]) -> None:
         print(*lines, sep="\n", flush=True)
 
 
-def _closing(trainer: Trainer, seconds: float) -> list[str]:
-    output, best = str(trainer.args.output_dir), trainer.state.best_model_checkpoint
+def _closing(run: FinishedRun, output: str) -> list[str]:
+    picture, sample = os.path.join(output, PICTURE), os.path.join(output, SAMPLE)
+    which = f"best {run.chosen_by}" if run.chosen_by else "the last one"
     return [
-        f"trained    in {clock(seconds)}; checkpoint {output}"
-        + (f", the best one ({Path(best).name})" if best else ""),
-        f"picture    {os.path.join(output, PICTURE)}",
-        f"predict    vit-scratch predict {shlex.quote(output)} IMAGE_OR_FOLDER",
+        f"trained    in {clock(run.seconds)}; checkpoint {output} ({which})",
+        *([f"picture    {picture}"] if os.path.exists(picture) else []),
+        f"predict    vit-scratch predict {shlex.quote(output)} {shlex.quote(sample)}",
     ]
 
 
 # --- Before training -------------------------------------------------------------------------------------------------
-
-
-def claim_output_dir(arguments: TrainingArguments) -> str | None:
-    """Make sure that the output folder can take this run.
-
-    Returns:
-        The checkpoint to resume from, if `resume_from_checkpoint` asks for it.
-
-    Raises:
-        ValueError: if the folder cannot be written, or holds another run.
-    """
-    output = Path(arguments.output_dir or "")
-    resume = arguments.resume_from_checkpoint
-    if resume is not None and str(resume).lower() != "false":
-        if str(resume).lower() != "true":
-            if not Path(resume).is_dir():
-                raise ValueError(f"there is no checkpoint {resume} to resume from.")
-            return str(resume)
-        last = get_last_checkpoint(str(output)) if output.is_dir() else None
-        if last is None:
-            raise ValueError(f"{output} holds no checkpoint to resume from; leave out --resume_from_checkpoint.")
-        return last
-    with arguments.main_process_first(local=False, desc="output folder"):
-        if arguments.process_index == 0:
-            _claim(output, overwrite=arguments.overwrite_output_dir)
-    return None
-
-
-def _claim(output: Path, *, overwrite: bool) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise ValueError(f"the output folder {output} cannot be written: {error.strerror}.") from error
-    if not any(output.iterdir()):
-        return
-    is_run = (output / RECIPE).is_file() or any(output.glob("checkpoint-*"))
-    if not (is_run and overwrite):
-        what = "already holds a run" if is_run else "is not empty"
-        hint = ", --resume_from_checkpoint true to go on, or --overwrite_output_dir to start anew" if is_run else ""
-        raise ValueError(f"the output folder {output} {what}: choose another --output_dir{hint}.")
-    for path in output.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
@@ -165,6 +106,21 @@ def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
     return splits, [f"left out   {sentence}" for sentence in left_out]
 
 
+def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
+    """Refuse a `metric_for_best_model` that validation will not give.
+
+    Raises:
+        ValueError: with the names that there are.
+    """
+    num_labels = len(splits["train"].features["label"].names)
+    metrics = ["loss", *compute_metrics(np.eye(num_labels), np.arange(num_labels), num_labels)]
+    names = [f"validation_{metric}" for metric in metrics]
+    if str(arguments.metric_for_best_model).removeprefix("eval_") not in names:
+        raise ValueError(
+            f"metric_for_best_model must be one of {', '.join(names)}, got {arguments.metric_for_best_model!r}."
+        )
+
+
 def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreTrainedModel, BaseImageProcessor, str]:
     """The model, its image processor, and a line that says where the weights come from.
 
@@ -172,37 +128,87 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     same and replaced if not.
 
     Raises:
-        ValueError: if there is no such preset or checkpoint, or the overrides do not fit the configuration.
+        ValueError: if there is no such preset or checkpoint, it is of another architecture, or the overrides do not
+            fit.
     """
-    preset = arguments.model in preset_names()
+    preset = arguments.model in preset_names() or not ("/" in arguments.model or os.path.exists(arguments.model))
     source = str(preset_path(arguments.model)) if preset else arguments.model
     options: dict[str, Any] = {"trust_remote_code": arguments.trust_remote_code}
-    try:
+    if not preset:
+        check_checkpoint(source)
+    with loading(source):
         config = AutoConfig.from_pretrained(source, **options)
         processor = AutoImageProcessor.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    if config.model_type != ViTScratchConfig.model_type:
         raise ValueError(
-            f"{source!r} is no preset ({', '.join(preset_names())}), and no checkpoint that can be loaded: {error}"
-        ) from error
+            f"{source} is a model of the type {config.model_type!r}; vit-scratch trains its own, "
+            f"{ViTScratchConfig.model_type!r} (evaluate and predict take any image classifier)."
+        )
     old_names = [label for _, label in sorted(config.id2label.items())]
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
-    if arguments.config_overrides:
-        config.update_from_string(arguments.config_overrides)
-    height, width = height_width(config.image_size)
-    processor.size = {"height": height, "width": width}
+    _override(config, processor, parse_overrides(arguments.config_overrides))
     if arguments.attn_implementation:
         options["attn_implementation"] = arguments.attn_implementation
     if preset:
-        model = AutoModelForImageClassification.from_config(config, **options)
+        with loading(source):
+            model = AutoModelForImageClassification.from_config(config, **options)
         return model, processor, f"new        {arguments.model}, with random weights"
-    model = AutoModelForImageClassification.from_pretrained(
-        source, config=config, ignore_mismatched_sizes=True, use_safetensors=True, **options
-    )
-    if old_names == label_names:
+    model, head_loaded = _load_weights(source, config, options)
+    if head_loaded and old_names == label_names:
         return model, processor, f"loaded     {source}, its head kept: the labels are the same"
-    model.classification_head.fc.reset_parameters()  # where the sizes match, the old head was loaded
+    _renew_head(model)  # where the sizes match, the old head was loaded
     return model, processor, f"loaded     {source}, with a new head for the {len(label_names)} classes of the data"
+
+
+def _override(config: ViTScratchConfig, processor: Any, overrides: dict[str, Any]) -> None:
+    """Change fields of a configuration, and the size that the processor makes images with that of the model."""
+    old_size = height_width(config.image_size)
+    try:
+        for name, value in overrides.items():
+            setattr(config, name, value)
+        config.validate()
+    except StrictDataclassError as error:
+        raise ValueError(f"config_overrides make no model: {error.__cause__}") from error
+    height, width = height_width(config.image_size)
+    if (height, width) != old_size:
+        processor.size = {"height": height, "width": width}
+        if getattr(processor, "do_center_crop", False):
+            processor.crop_size = {"height": height, "width": width}
+
+
+def _load_weights(source: str, config: ViTScratchConfig, options: dict[str, Any]) -> tuple[PreTrainedModel, bool]:
+    """A checkpoint's weights in the model that a configuration describes, and whether its head was among them.
+
+    Raises:
+        ValueError: if weights of the body are missing or of another size.
+    """
+    with loading(source):
+        model, report = AutoModelForImageClassification.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,  # mixed precision keeps its own copies
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    body = f"{model.base_model_prefix}."
+    wrong = sorted(key for key in absent if key.startswith(body))
+    if wrong:
+        raise ValueError(
+            f"the weights of {source} do not fit the configuration: {len(wrong)} are missing or of another size, "
+            f"among them {wrong[0]}; do not override fields that change the body of a checkpoint."
+        )
+    return model, not absent
+
+
+def _renew_head(model: PreTrainedModel) -> None:
+    """Give new random weights to all that stands outside the body."""
+    fresh = type(model)(model.config).state_dict()
+    body = f"{model.base_model_prefix}."
+    model.load_state_dict({name: weight for name, weight in fresh.items() if not name.startswith(body)}, strict=False)
 
 
 def build_trainer(
@@ -234,52 +240,49 @@ def build_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    trainer.add_callback(EpochReport(batch))
+    trainer.add_callback(EpochReport(splits["train"].num_rows))
     return trainer
-
-
-def predict_split(trainer: Trainer, name: str, dataset, processor: BaseImageProcessor) -> SplitResults:
-    """The logits of a split, gathered from all processes."""
-    output = trainer.predict(dataset.with_transform(preprocessing(processor)), metric_key_prefix=name)
-    return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
 
 
 # --- After training --------------------------------------------------------------------------------------------------
 
 
-def recipe_of(*groups: Any) -> dict[str, Any]:
-    """The settings of a run that differ from the defaults, and its model and data: a recipe that repeats it."""
-    recipe = {}
-    for group in groups:
-        default = type(group)()
-        for item in dataclasses.fields(group):
-            value = getattr(group, item.name)
-            if item.init and (item.name in ("model", "data") or value != getattr(default, item.name)):
-                recipe[item.name] = value
-    # Left to each machine: where to write, and what follows from the processes of a launcher.
-    for name in ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "local_rank"):
-        recipe.pop(name, None)
-    return json.loads(json.dumps(recipe, default=lambda value: getattr(value, "value", str(value))))
+def finished_run(
+    trainer: Trainer,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    splits: DatasetDict,
+    recipe: dict[str, Any],
+    seconds: float,
+    *,
+    resumed: bool,
+) -> FinishedRun:
+    """Measure what was trained, on every split but `train`, and gather what there is to say of the run."""
+    label_names = splits["train"].features["label"].names
+    results = {name: predict_split(trainer, name, splits[name], processor) for name in splits if name != "train"}
+    metrics = {
+        f"{name}_{metric}": value
+        for name, result in results.items()
+        for metric, value in compute_metrics(result.logits, result.labels, len(label_names)).items()
+    }
+    has_best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    return FinishedRun(
+        name=Path(str(trainer.args.output_dir)).resolve().name,
+        model=model,
+        processor=processor,
+        recipe=recipe,
+        image_counts={name: dataset.num_rows for name, dataset in splits.items()},
+        metrics=metrics,
+        label_names=label_names,
+        results=results.get("test") or results.get("validation"),
+        chosen_by=str(trainer.args.metric_for_best_model).removeprefix("eval_") if has_best else None,
+        seconds=seconds,
+        resumed=resumed,
+        processes=trainer.args.world_size,
+    )
 
 
-def write_checkpoint(trainer: Trainer, run: FinishedRun, output: Path) -> None:
-    """Write the final checkpoint, whole or not at all, beside the checkpoints of the run.
-
-    Everything is written into a folder of its own first and then moved; `config.json`, without which nothing loads,
-    comes last.
-    """
-    staging = output / INCOMPLETE
-    trainer.save_model(str(staging))
-    if not trainer.is_world_process_zero():
-        return
-    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
-    (staging / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False), encoding="utf-8")
-    (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
-    trainer.state.save_to_json(str(staging / "trainer_state.json"))
-    if run.results is not None:
-        draw_training(trainer.state.log_history, run.results, staging / PICTURE)
-    write_model_card(run, staging / "README.md")
-    for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(path, output / path.name)
-    staging.rmdir()
+def predict_split(trainer: Trainer, name: str, dataset: Dataset, processor: BaseImageProcessor) -> SplitResults:
+    """The logits of a split, gathered from all processes."""
+    output = trainer.predict(dataset.with_transform(preprocessing(processor)), metric_key_prefix=name)
+    return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))

@@ -1,0 +1,129 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The columns of a data set: which hold the images and the labels, and which classes the labels mean."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Image as ImageFeature
+
+from .images import MOST_NAMED
+
+IMAGE_COLUMN_NAMES = ("image", "img", "images", "pixel_values", "picture", "file")
+LABEL_COLUMN_NAMES = ("label", "labels", "class", "fine_label", "category", "target")
+
+
+def images_and_labels(
+    splits: dict[str, Dataset], source: str, image_column_name: str | None, label_column_name: str | None
+) -> DatasetDict:
+    """Splits of any columns with only the columns `image`, undecoded, and `label`, with the classes of `train`.
+
+    A validation or test split without any label is left out.
+
+    Raises:
+        ValueError: if a column is missing, cannot be told from others, or holds something else.
+    """
+    features = splits["train"].features
+    image = _column(features, image_column_name, IMAGE_COLUMN_NAMES, _is_image, "image", source)
+    label = _column(features, label_column_name, LABEL_COLUMN_NAMES, _is_label, "label", source)
+    class_names = _class_names(splits["train"], label)
+    result = {}
+    for split, dataset in splits.items():
+        if split != "train" and not _has_labels(dataset, label):
+            continue
+        if image not in dataset.features:
+            raise ValueError(f"the {split} split of {source} lacks the column {image!r} of the train split.")
+        dataset = dataset.select_columns([image, label]).rename_columns({image: "image", label: "label"})
+        dataset = dataset.cast_column("image", ImageFeature(decode=False))
+        result[split] = relabelled(dataset, class_names, f"the {split} split of {source}")
+    return DatasetDict(result)
+
+
+def _column(
+    features: Features, given: str | None, names: tuple[str, ...], fits: Callable[[Any], bool], kind: str, source: str
+) -> str:
+    """The column of a kind: the one given, else one with a usual name, else the only one that fits."""
+    existing = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+    if given is not None:
+        if given not in features:
+            raise ValueError(f"{source} has no column {given!r}; its columns are {existing}.")
+        if not fits(features[given]):
+            raise ValueError(f"the column {given!r} of {source} holds no {kind}s; its columns are {existing}.")
+        return given
+    fitting = [name for name, feature in features.items() if fits(feature)]
+    usual = [name for name in names if name in fitting]
+    if usual or len(fitting) == 1:
+        return (usual or fitting)[0]
+    if not fitting:
+        raise ValueError(f"{source} has no column that could hold the {kind}s; its columns are {existing}.")
+    raise ValueError(
+        f"{source} has several columns that could hold the {kind}s; its columns are {existing}. Name one with "
+        f"--{kind}_column_name."
+    )
+
+
+def _is_image(feature: Any) -> bool:
+    encoded = isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
+    return encoded or isinstance(feature, ImageFeature) or (isinstance(feature, dict) and "bytes" in feature)
+
+
+def _is_label(feature: Any) -> bool:
+    return isinstance(feature, ClassLabel) or (
+        isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool", "string", "large_string"))
+    )
+
+
+def _type_name(feature: Any) -> str:
+    if isinstance(feature, dict):
+        return "struct"
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__
+
+
+def _class_names(dataset: Dataset, column: str) -> list[str]:
+    """The class names of a label column: those it declares, or its distinct values in order."""
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return [str(value) for value in sorted(value for value in dataset.unique(column) if value is not None)]
+
+
+def _has_labels(dataset: Dataset, column: str) -> bool:
+    """Whether any row has a label; those of a test split are often kept secret."""
+    return column in dataset.features and any(name is not None for name in _class_of_rows(dataset, column))
+
+
+def _class_of_rows(dataset: Dataset, column: str) -> list[str | None]:
+    """The name of the class of each row, `None` where the label is missing (-1, in a `ClassLabel`)."""
+    feature = dataset.features[column]
+    values = dataset[column][:]  # the whole at once takes a hundredth of the time that row after row takes
+    if isinstance(feature, ClassLabel):
+        return [None if value is None or value < 0 else feature.names[value] for value in values]
+    return [None if value is None else str(value) for value in values]
+
+
+def relabelled(dataset: Dataset, class_names: list[str], source: str) -> Dataset:
+    """The same images with labels that index `class_names`, matched by name.
+
+    Raises:
+        ValueError: if a label is missing or not among the names.
+    """
+    rows = _class_of_rows(dataset, "label")
+    if None in rows:
+        raise ValueError(f"{rows.count(None)} of the {len(rows)} rows of {source} have no label: fill or remove them.")
+    index = {name: label for label, name in enumerate(class_names)}
+    unknown = sorted({str(name) for name in rows} - index.keys())
+    if unknown:
+        raise ValueError(
+            f"{source} has labels that are not among the {len(class_names)} classes {listed(class_names)}: "
+            f"{listed(unknown)}."
+        )
+    if dataset.features["label"] == ClassLabel(names=class_names):
+        return dataset
+    labels = [index[str(name)] for name in rows]
+    return dataset.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=class_names))
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The first few of many names."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")

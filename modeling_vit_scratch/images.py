@@ -1,0 +1,167 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Image files: which they are, what their pixels are, and which of them cannot be read.
+
+Everything that looks at an image (training, evaluation, prediction) gets its pixels from `read_image`.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+# The suffixes of what people keep photographs, scans and drawings in; Pillow reads all of them.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"),
+    *(".dib", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+# Bad images, classes or labels named in one message; a thousand help nobody.
+MOST_NAMED = 5
+# Images whose files are in memory at once while they are checked.
+CHECKED_TOGETHER = 256
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """The image files of a folder and of the folders in it, in the order of their names.
+
+    They are known by their suffix. What is hidden is left out, and links to folders are not followed: they may lead
+    in a circle, or into the folder of another class.
+    """
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name):
+                yield Path(parent, name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems leave behind, not people."""
+    return name.startswith((".", "__MACOSX", "@eaDir"))
+
+
+class BadImageError(ValueError):
+    """An image that cannot be read; its text is one sentence that names the image."""
+
+
+def read_image(image: Any) -> Image.Image:
+    """Decode one image to 8-bit RGB, upright; the first frame of an animation.
+
+    The pixels are those of transformers' pipelines (EXIF rotation applied, transparency dropped, Pillow's own
+    conversion to RGB), but for 16-bit grey values: these are scaled to 8 bits, where Pillow cuts them off at 255.
+
+    Args:
+        image: a path, a PIL image, or a row of an undecoded image column, `{"bytes": …, "path": …}`.
+
+    Raises:
+        BadImageError: if it is missing, empty, corrupt, truncated, of 32-bit values (whose range is unknown), or so
+            large that it may be a decompression bomb.
+    """
+    with _pillow_silent():
+        return _decoded(image)
+
+
+@contextmanager
+def _pillow_silent() -> Iterator[None]:
+    """No warnings of Pillow's, about odd metadata for the most part: an image is readable or it is not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+def _decoded(image: Any) -> Image.Image:
+    name = _image_name(image)
+    try:
+        with nullcontext(image) if isinstance(image, Image.Image) else Image.open(_image_file(image)) as picture:
+            # Pillow has read the values of a 16-bit PGM as 32-bit ones.
+            is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
+            picture = ImageOps.exif_transpose(picture)
+        if is_16_bit:
+            picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))  # 65,535 becomes 255
+        if picture.mode not in ("I", "F"):
+            return picture.convert("RGB")
+    except FileNotFoundError as error:
+        raise BadImageError(f"{name} does not exist.") from error
+    except UnidentifiedImageError as error:
+        raise BadImageError(f"{name} is empty, or of no known image format.") from error
+    except Image.DecompressionBombError as error:
+        raise BadImageError(f"{name} is refused, it may be a decompression bomb: {error}") from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        reason = getattr(error, "strerror", None) or f"it is corrupt or truncated ({error})"
+        raise BadImageError(f"{name} cannot be read: {reason}.") from error
+    raise BadImageError(f"{name} has 32-bit values, whose range is unknown: convert it to 8 or 16 bits.")
+
+
+def _image_name(image: Any) -> str:
+    if isinstance(image, Image.Image):
+        image = getattr(image, "filename", None)
+    elif isinstance(image, dict):
+        image = image["path"]
+    return str(image or "the image")
+
+
+def _image_file(image: Any) -> Any:
+    if isinstance(image, dict):
+        image = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
+    if image is None:  # a row without an image
+        raise FileNotFoundError
+    return image
+
+
+def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
+    """Decode every image of a dataset once, with a progress bar: row -> what is wrong with it."""
+
+    def problem(image: Any) -> str | None:
+        try:
+            _decoded(image)
+        except BadImageError as error:
+            return str(error)
+        return None
+
+    bad: dict[int, str] = {}
+    bar = tqdm(total=dataset.num_rows, desc=description, unit="image", leave=False, disable=None)
+    # The filters of warnings are not each thread's own: set them once, outside the threads.
+    with _pillow_silent(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, bar:
+        batches = (batch["image"] for batch in dataset.select_columns("image").iter(CHECKED_TOGETHER))
+        for start, images in zip(range(0, dataset.num_rows, CHECKED_TOGETHER), batches, strict=True):
+            for row, found in enumerate(pool.map(problem, images), start):
+                if found is not None:
+                    image = images[row - start]
+                    bad[row] = found if image and image["bytes"] is None else f"row {row}: {found}"
+            bar.update(len(images))
+    return bad
+
+
+def without_bad_images(splits: DatasetDict, *, skip: bool) -> tuple[DatasetDict, list[str]]:
+    """Check that every image can be read, before hours are spent on training.
+
+    Args:
+        splits: the images.
+        skip: leave bad images out instead of refusing.
+
+    Returns:
+        The readable images, and one sentence for each that was left out.
+
+    Raises:
+        ValueError: if images are bad and not to be skipped, or none of a split can be read; it names the first ones.
+    """
+    result, left_out = {}, []
+    for name, dataset in splits.items():
+        bad = find_bad_images(dataset, f"checking the images of {name}")
+        if bad and not skip:
+            raise ValueError(
+                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
+                f"them, or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
+            )
+        if len(bad) == dataset.num_rows:
+            raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")
+        left_out += list(bad.values())
+        result[name] = dataset.select([row for row in range(dataset.num_rows) if row not in bad]) if bad else dataset
+    return DatasetDict(result), left_out

@@ -1,0 +1,113 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The command line, called in this process, and what the tests ask about the folders that it leaves."""
+
+import hashlib
+import io
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import huggingface_hub
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file
+
+from modeling_vit_scratch.cli import main
+
+# The preset of the recipe `digits` made smaller still, and no processes beside this one.
+SMALL = (
+    "--config_overrides=num_hidden_layers=1,hidden_size=32,intermediate_size=48",
+    "--dataloader_num_workers=0",
+)
+CODE = {"configuration_vit_scratch.py", "layers_vit_scratch.py", "modeling_vit_scratch.py"}
+CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
+RUN = {
+    *CHECKPOINT,
+    "README.md",
+    "all_results.json",
+    "recipe.yaml",
+    "sample.png",
+    "trainer_state.json",
+    "training.png",
+}
+
+
+class Result(NamedTuple):
+    """What a command gave back."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def vit_scratch(*arguments: object) -> Result:
+    """Run a command as the console script does, but in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with _libraries_as_they_were(), redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # --help, --version
+            status = stop.code
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _libraries_as_they_were():
+    """The command line silences libraries for a process that ends soon; this one goes on."""
+    levels = transformers.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
+    yield
+    transformers.logging.set_verbosity(levels[0])
+    huggingface_hub.logging.set_verbosity(levels[1])
+    transformers.logging.enable_progress_bar()
+    datasets.enable_progress_bars()
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must be refused: exit status 2, nothing on stdout, one line on stderr, which is returned."""
+    result = vit_scratch(*arguments)
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1), result
+    return result.err.strip()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two checkpoints are equal bit for bit."""
+    one_weights, other_weights = weights(one), weights(other)
+    assert one_weights.keys() == other_weights.keys()
+    return all(torch.equal(one_weights[name], other_weights[name]) for name in one_weights)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder with a hash of what is in it: whether anything was touched."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def named_numbers(result: Result) -> dict[str, str]:
+    """The metrics that a command printed, `test_accuracy  0.9750`, by name."""
+    pairs = [line.split() for line in result.lines]
+    return {
+        pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0].startswith(("test_", "validation_", "train_"))
+    }
+
+
+def classes_of_pictures(root: Path, images: int = 8) -> Path:
+    """A folder of three class folders that can be told apart by brightness, small enough to train on in a moment."""
+    for name, brightness in {"cat": 40, "dog": 128, "hot dog": 215}.items():
+        (root / name).mkdir(parents=True)
+        for index in range(images):
+            noise = np.random.default_rng((brightness, index)).integers(-40, 41, (9, 11 + index, 3))
+            Image.fromarray((brightness + noise).astype(np.uint8)).save(root / name / f"{index:03}.png")
+    return root

@@ -1,0 +1,259 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The model card: what the Hub reads in it, what a person reads, and that neither says more than was measured."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from pictures import noise
+from runs import SMALL, classes_of_pictures, vit_scratch
+
+from modeling_vit_scratch import run_folder
+from modeling_vit_scratch.hub import data_sentence, markdown, name_of
+
+ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
+
+
+@pytest.fixture(scope="module")
+def card(digits_run):
+    return ModelCard.load(digits_run[0] / "README.md")
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Train for a step without a picture; gives the folder."""
+    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+
+    def train(*flags: object, name: str = "run"):
+        folder = tmp_path / name
+        result = vit_scratch("train", "digits", *SMALL, "--max_steps=1", f"--output_dir={folder}", *flags)
+        assert result.status == 0, result.err
+        return folder
+
+    return train
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, split as Markdown does: not at an escaped bar."""
+    lines = text[text.index(heading) :].splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def shown(text: str) -> str:
+    """What a person sees of Markdown without markup: the backslashes gone."""
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+# What the Hub reads
+
+
+def test_the_header_names_library_task_and_results(card, digits_run):
+    header = card.data.to_dict()
+    assert header["library_name"] == "transformers"
+    assert header["pipeline_tag"] == "image-classification"
+    assert header["metrics"] == ["accuracy", "f1", "top_5_accuracy"]
+    (model,) = header["model-index"]
+    assert model["name"] == "digits"
+    measured = json.loads((digits_run[0] / "all_results.json").read_text(encoding="utf-8"))
+    listed = {}
+    for result in model["results"]:
+        assert result["task"] == {"type": "image-classification"}
+        assert result["dataset"] == {"name": "digits", "type": "digits", "split": result["dataset"]["split"]}
+        for metric in result["metrics"]:
+            assert metric["name"].startswith(f"{result['dataset']['split']}_")
+            listed[metric["name"]] = metric["value"]
+    assert listed == {name: value for name, value in measured.items() if not name.endswith("calibration_error")}
+
+
+def test_the_header_comes_back_from_the_file_as_it_was_written(card, digits_run):
+    text = (digits_run[0] / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\n")
+    assert text.endswith(".\n")
+    assert yaml.safe_load(text.split("---\n")[1]) == card.data.to_dict()
+    results = card.data.eval_results
+    assert {(result.dataset_split, result.metric_type) for result in results} == {
+        (split, metric) for split in ("validation", "test") for metric in ("accuracy", "f1", "top_5_accuracy")
+    }
+
+
+def test_a_run_without_any_measurement_claims_none(train, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=3)
+    folder = train(f"--data={data}", "--train_val_split=0")
+    card = ModelCard.load(folder / "README.md")
+    assert "model-index" not in card.data.to_dict()
+    assert "None: the data had no validation or test split." in card.text
+    assert "training.png" not in card.text
+    assert table(card.text, "## Data") == [["split", "images"], ["---", "---"], ["train", "9"]]
+
+
+# What a person reads
+
+
+def test_the_card_is_whole_and_in_order(card):
+    headings = re.findall(r"^#+ .*$", card.text, re.MULTILINE)
+    assert headings == ["# digits", "## Use", "## Labels", "## Data", "## Results", "## Training", "## Limits"]
+    assert not re.search(r"\{\{|\{%|None|Undefined", card.text)
+
+
+def test_the_tables_hold_what_was_measured(card, digits_run):
+    measured = json.loads((digits_run[0] / "all_results.json").read_text(encoding="utf-8"))
+    assert table(card.text, "## Results")[2:] == [[name, f"{value:.4f}"] for name, value in measured.items()]
+    classes = table(card.text, "Each class, test split:")
+    assert classes[0] == ["class", "precision", "recall", "F1", "images"]
+    assert [row[0] for row in classes[2:]] == [str(digit) for digit in range(10)]
+    assert sum(int(row[4]) for row in classes[2:]) == 360
+    assert table(card.text, "## Data")[2:] == [["train", "1,221"], ["validation", "216"], ["test", "360"]]
+    assert "checkpoint with the best validation_loss" in card.text
+
+
+def test_it_says_how_images_are_prepared_and_what_the_model_is(card, digits_run):
+    plan = {line[:10].strip(): line[11:] for line in digits_run[1].lines[:12]}
+    assert plan["images"] in card.text
+    assert "8x8 pixels" in card.text
+    assert "after each skip connection (post-norm)" in card.text
+
+
+def test_the_recipe_in_it_is_that_of_the_run(card, digits_run):
+    block = re.search(r"```yaml\n(.*?)```", card.text, re.DOTALL)[1]
+    assert yaml.safe_load(block) == yaml.safe_load((digits_run[0] / "recipe.yaml").read_text(encoding="utf-8"))
+
+
+def test_a_run_without_a_test_split_shows_the_validation_split(train, tmp_path):
+    data = classes_of_pictures(tmp_path / "data")
+    card = ModelCard.load(train(f"--data={data}") / "README.md")
+    assert "Each class, validation split:" in card.text
+    assert "test_accuracy" not in card.text
+    assert {result.dataset_split for result in card.data.eval_results} == {"validation"}
+
+
+def test_the_last_checkpoint_is_not_called_the_best(train, tmp_path):
+    data = classes_of_pictures(tmp_path / "data")
+    text = (train(f"--data={data}", "--eval_strategy=no") / "README.md").read_text(encoding="utf-8")
+    assert "Of the last checkpoint." in text
+    assert "with the best" not in text
+
+
+def test_names_with_markup_are_shown_as_they_are(train, tmp_path):
+    data = tmp_path / 'data: "it\'s" #1 | *new*'
+    for index, name in enumerate(ODD_NAMES):
+        (data / name).mkdir(parents=True)
+        for seed in range(2):
+            noise(seed=10 * index + seed).save(data / name / f"{seed}.png")
+    folder = train(f"--data={data}", "--train_val_split=0.5", name="run: *odd* | 'name'")
+    card = ModelCard.load(folder / "README.md")
+    names = sorted(os.listdir(data))
+    assert [shown(row[1]) for row in table(card.text, "## Labels")[2:]] == names
+    assert [shown(row[0]) for row in table(card.text, "Each class")[2:]] == names
+    assert all(len(row) == 5 for row in table(card.text, "Each class"))
+    assert shown(re.search(r"^# (.*)$", card.text, re.MULTILINE)[1]) == "run: *odd* | 'name'"
+    assert card.data.eval_results[0].dataset_name == data.name
+    assert card.data.model_name == "run: *odd* | 'name'"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat", "cat"),
+        ("hot dog", "hot dog"),
+        ("a|b", r"a\|b"),
+        ("two\nlines", "two lines"),
+        ("*a* _b_ `c`", r"\*a\* \_b\_ \`c\`"),
+        ("<br>", r"\<br\>"),
+        ("back\\slash", r"back\\slash"),
+        ("Grüße, 日本: 'x' \"y\"", "Grüße, 日本: 'x' \"y\""),
+    ],
+)
+def test_markdown(text, expected):
+    assert markdown(text) == expected
+
+
+# What nobody else needs to know
+
+
+def test_it_holds_no_local_path(train, tmp_path, digits_run, monkeypatch):
+    data = classes_of_pictures(tmp_path / "secret place" / "pets")
+    monkeypatch.chdir(tmp_path)
+    for name, given in (("absolute", data), ("relative", "secret place/pets"), ("dotted", "./secret place/pets/.")):
+        folder = train(f"--data={given}", f"--model={digits_run[0]}", "--config_overrides=", name=name)
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "secret" not in text
+        assert str(tmp_path) not in text
+        assert str(digits_run[0].parent) not in text
+        assert "data: pets" in text
+        assert "model: digits" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("digits", "digits"),
+        ("cats", "cats"),
+        ("organisation/cats", "organisation/cats"),
+        ("/home/me/cats", "cats"),
+        ("/home/me/cats/*.parquet", "*.parquet"),
+        ("my/cats/*.parquet", "*.parquet"),
+        ("~/cats", "cats"),
+        ("../me/cats", "cats"),
+        ("cosine", "cosine"),
+    ],
+)
+def test_of_a_path_the_card_tells_the_last_part(value, name):
+    assert name_of(value) == name
+
+
+def test_of_the_folder_that_one_stands_in_it_tells_the_name(tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path / "pets")
+    assert name_of(".") == "pets"
+
+
+def test_a_token_is_written_nowhere(train, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=3)
+    folder = train(f"--data={data}", "--train_val_split=0", "--hub_token=hf_secret")
+    texts = [path for path in folder.iterdir() if path.is_file()]
+    assert not any(b"hf_secret" in path.read_bytes() for path in texts)
+
+
+# The snippet
+
+
+def snippet(folder) -> str:
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def test_the_snippet_runs_where_the_package_is_not(digits_run, tmp_path):
+    # In a copy of the folder, as one who downloaded it has it; None in sys.modules makes an import fail.
+    folder = shutil.copytree(digits_run[0], tmp_path / "downloaded", ignore=shutil.ignore_patterns("checkpoint-*"))
+    code = snippet(folder)
+    assert 'model=".", trust_remote_code=True' in code
+    blocked = f"import sys; sys.path.pop(0); sys.modules['modeling_vit_scratch'] = None\n{code}"
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    process = subprocess.run(
+        [sys.executable, "-c", blocked], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    printed = vit_scratch("predict", folder, folder / "sample.png", "--top_k=1").out.split("\t")[1]
+    label = re.search(r"\[\{'label': '(\d)'", process.stdout) or re.search(r"'label': '(\d)'", process.stdout)
+    assert label[1] == printed.split()[0]
+
+
+# Functions
+
+
+def test_the_data_is_said_in_a_sentence():
+    assert data_sentence({"data": "digits"}).startswith("Scikit-learn's handwritten digits: 1,797")
+    assert data_sentence({"data": "/home/me/my_cats"}).startswith(
+        r"my\_cats; splits that the data itself does not have"
+    )

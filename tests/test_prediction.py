@@ -1,0 +1,355 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Using a checkpoint: evaluation and prediction say what transformers' own classes say, and lose no image."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
+from pictures import encoded, noise, oriented
+from PIL import Image
+from runs import classes_of_pictures, named_numbers, refused, vit_scratch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from modeling_vit_scratch import ViTScratchModel, prediction
+from modeling_vit_scratch.data import load_images
+from modeling_vit_scratch.images import BadImageError, read_image
+from modeling_vit_scratch.prediction import Prediction, evaluate, load_checkpoint, predict, write_predictions
+
+
+@pytest.fixture(scope="module")
+def checkpoint(digits_run):
+    return str(digits_run[0])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twenty digits of the test split as files, and a row of the labels."""
+    folder = tmp_path_factory.mktemp("digits")
+    rows = load_images("digits")["test"].select(range(20))
+    for index, image in enumerate(rows["image"]):
+        (folder / f"{index:02}.png").write_bytes(image["bytes"])
+    return folder, rows["label"]
+
+
+def named(result) -> list[str]:
+    """The files of the lines that `predict` printed, in order."""
+    return [line.split("\t")[0] for line in result.lines]
+
+
+# The same as transformers
+
+
+def test_predictions_are_those_of_the_auto_classes(checkpoint, digits):
+    folder, _ = digits
+    predictions = list(predict(checkpoint, [str(folder)], top_k=10))
+    model = AutoModelForImageClassification.from_pretrained(checkpoint).eval()
+    processor = AutoImageProcessor.from_pretrained(checkpoint)
+    files = sorted(folder.iterdir())
+    with torch.no_grad():
+        pixel_values = processor([Image.open(file).convert("RGB") for file in files], return_tensors="pt").pixel_values
+        probabilities = model(pixel_values).logits.softmax(-1)
+    assert [item.file for item in predictions] == [str(file) for file in files]
+    for item, expected in zip(predictions, probabilities, strict=True):
+        assert len(item.labels) == len(item.scores) == 10
+        assert item.scores == sorted(item.scores, reverse=True)
+        for label, score in zip(item.labels, item.scores, strict=True):
+            assert score == pytest.approx(expected[model.config.label2id[label]].item(), abs=1e-6)
+
+
+def test_predictions_are_those_of_the_pipeline(checkpoint, digits, tmp_path):
+    files = [str(digits[0] / "00.png"), str(digits[0] / "01.png")]
+    # Grey, with transparency, upside down: what pipelines do with them, too.
+    noise((31, 17), "L", seed=1).save(tmp_path / "grey.png")
+    noise((17, 31), "RGBA", seed=2).save(tmp_path / "transparent.png")
+    noise((20, 30), seed=3).save(tmp_path / "turned.jpg", exif=oriented(6))
+    files += [str(tmp_path / name) for name in ("grey.png", "transparent.png", "turned.jpg")]
+    classify = pipeline("image-classification", model=checkpoint)
+    for item, expected in zip(predict(checkpoint, files, top_k=3), classify(files, top_k=3), strict=True):
+        assert item.labels == [entry["label"] for entry in expected]
+        assert item.scores == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
+
+
+def test_it_finds_most_digits(checkpoint, digits):
+    folder, labels = digits
+    right = sum(
+        item.labels == [str(label)] for item, label in zip(predict(checkpoint, [str(folder)]), labels, strict=True)
+    )
+    assert right >= 8
+
+
+# Which images, in which order
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_files_and_folders_keep_their_order_and_their_duplicates(checkpoint, digits, tmp_path, batch_size):
+    folder, _ = digits
+    (tmp_path / "a folder" / "deep").mkdir(parents=True)
+    for name in ("b.png", "a.jpg", "deep/c.png"):
+        noise(seed=len(name)).save(tmp_path / "a folder" / name)
+    (tmp_path / "a folder" / "notes.txt").write_text("no picture")
+    one, two = str(folder / "07.png"), str(folder / "03.png")
+    expected = [one, *(str(tmp_path / "a folder" / name) for name in ("a.jpg", "b.png", "deep/c.png")), two, one]
+    given = [one, str(tmp_path / "a folder"), two, one]
+    result = vit_scratch("predict", checkpoint, *given, f"--batch_size={batch_size}")
+    assert (result.status, result.err) == (0, "")
+    assert named(result) == expected
+    assert result.lines[0] == result.lines[-1]
+
+
+def test_the_size_of_a_batch_changes_nothing(checkpoint, digits):
+    folder, _ = digits
+    one, other = (list(predict(checkpoint, [str(folder)], top_k=10, batch_size=size)) for size in (1, 7))
+    for item, expected in zip(one, other, strict=True):
+        assert item.file == expected.file
+        assert item.scores == pytest.approx(expected.scores, abs=1e-6)
+
+
+def test_as_many_labels_as_wanted_or_as_there_are(checkpoint, digits):
+    image = str(digits[0] / "00.png")
+    for spelling, count, shown in (("--top-k", 3, 3), ("--top_k", 1, 1), ("--top-k", 99, 10)):
+        (line,) = vit_scratch("predict", checkpoint, image, spelling, count).lines
+        file, *labels = line.split("\t")
+        assert file == image
+        assert len(labels) == shown
+        shares = [float(label.split()[-1].rstrip("%")) for label in labels]
+        assert shares == sorted(shares, reverse=True)
+        assert len({label.split()[0] for label in labels}) == shown
+
+
+# Images that cannot be read
+
+
+def test_bad_images_are_named_and_the_others_predicted(checkpoint, digits, tmp_path):
+    good = str(digits[0] / "00.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    content = encoded(noise((40, 40)))
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    result = vit_scratch("predict", checkpoint, tmp_path / "empty.png", good, tmp_path / "cut.png", good)
+    assert result.status == 1
+    assert named(result) == [good, good]
+    assert [line.split(": ")[:2] for line in result.err.splitlines()] == [["vit-scratch predict", "skipped"]] * 2
+    first, second = result.err.splitlines()
+    assert str(tmp_path / "empty.png") in first
+    assert str(tmp_path / "cut.png") in second
+
+
+def test_if_all_images_are_bad_it_says_so_of_each(checkpoint, tmp_path):
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    result = vit_scratch("predict", checkpoint, tmp_path, "--output", tmp_path / "table.csv")
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 2
+    assert result.out == f"0 images written to {tmp_path / 'table.csv'}, 2 skipped\n"
+    assert (tmp_path / "table.csv").read_text() == "file,rank,label,score\n"
+
+
+def test_no_images_at_all_are_a_mistake(checkpoint, digits, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert f"the folder {tmp_path / 'empty'} holds no images." in refused("predict", checkpoint, tmp_path / "empty")
+    missing = tmp_path / "missing.png"
+    line = refused("predict", checkpoint, digits[0] / "00.png", missing)
+    assert f"there is no image or folder {missing}." in line
+
+
+def test_the_function_gives_bad_images_in_their_place(checkpoint, digits, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    good = str(digits[0] / "00.png")
+    kinds = [type(item) for item in predict(checkpoint, [good, str(tmp_path / "bad.png"), good])]
+    assert kinds == [Prediction, BadImageError, Prediction]
+
+
+# Tables
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+READERS = {
+    ".jsonl": lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
+    ".csv": read_csv,
+    ".parquet": lambda path: pd.read_parquet(path).to_dict("records"),
+}
+
+
+def test_the_three_formats_hold_the_same(checkpoint, digits, tmp_path):
+    folder, _ = digits
+    expected = [
+        {"file": item.file, "rank": rank, "label": item.labels[rank - 1], "score": item.scores[rank - 1]}
+        for item in predict(checkpoint, [str(folder)], top_k=2)
+        for rank in (1, 2)
+    ]
+    assert len(expected) == 40
+    for suffix in READERS:
+        path = tmp_path / f"table{suffix}"
+        result = vit_scratch("predict", checkpoint, folder, "--top-k=2", "--output", path)
+        assert (result.status, result.out) == (0, f"20 images written to {path}\n")
+        assert [
+            row | {"rank": int(row["rank"]), "score": float(row["score"])} for row in READERS[suffix](path)
+        ] == expected
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_any_name_survives_a_table(tmp_path, suffix):
+    names = ['a "quoted", name', "ligne\nnouvelle", "日本 ü", "NA", "007"]
+    items = [Prediction(f"/pictures/{name}.png", [name], [0.1 + 0.2]) for name in names]
+    path = tmp_path / f"table{suffix}"
+    write_predictions(items, str(path))
+    rows = READERS[suffix](path)
+    assert [row["label"] for row in rows] == names
+    assert [float(row["score"]) for row in rows] == [0.1 + 0.2] * 5
+
+
+def refused_output(checkpoint, output) -> str:
+    """The line with which an output is refused before the images are even looked at."""
+    return refused("predict", checkpoint, "/no/such/image.png", "--output", output)
+
+
+@pytest.mark.parametrize("name", ["table", "table.txt", "table.json", "table.jsonl.gz", ".csv"])
+def test_an_unknown_format_is_refused_before_any_work(checkpoint, tmp_path, name):
+    assert "must end in one of .jsonl, .csv, .parquet." in refused_output(checkpoint, tmp_path / name)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(checkpoint, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("mine")
+    assert "folder.csv is a folder: name a file." in refused_output(checkpoint, tmp_path / "folder.csv")
+    for place in (tmp_path / "missing" / "table.csv", tmp_path / "file" / "table.csv", "/proc/table.csv"):
+        assert f"--output {place} cannot be written: " in refused_output(checkpoint, place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"table{suffix}"
+    path.write_text("the old table")
+    write = prediction.OUTPUT_WRITERS[suffix]
+
+    def failing_write(table, place):
+        write(table, place)
+        assert path.read_text() == "the old table"
+        raise OSError("the disk is full")
+
+    monkeypatch.setitem(prediction.OUTPUT_WRITERS, suffix, failing_write)
+    command = ("predict", checkpoint, digits[0] / "00.png", "--output", path)
+    assert refused(*command) == "vit-scratch predict: the disk is full"
+    assert path.read_text() == "the old table"
+    assert os.listdir(tmp_path) == [path.name]
+    monkeypatch.setitem(prediction.OUTPUT_WRITERS, suffix, write)
+    assert vit_scratch(*command).status == 0
+    assert len(READERS[suffix](path)) == 1
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def classifier(checkpoint, tmp_path_factory):
+    """The checkpoint's weights under the labels cat, dog and hot dog."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    labels = {"id2label": {0: "cat", 1: "dog", 2: "hot dog"}, "label2id": {"cat": 0, "dog": 1, "hot dog": 2}}
+    model = AutoModelForImageClassification.from_pretrained(checkpoint, ignore_mismatched_sizes=True, **labels)
+    model.save_pretrained(folder)
+    shutil.copy(os.path.join(checkpoint, "preprocessor_config.json"), folder)
+    return str(folder)
+
+
+def test_evaluation_gives_the_logits_of_the_auto_classes(classifier, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=5)
+    results = evaluate(classifier, str(data), batch_size=4)
+    model, processor, names = load_checkpoint(classifier)
+    assert names == results.label_names == ["cat", "dog", "hot dog"]
+    pixel_values = processor([read_image(row["image"]) for row in results.dataset], return_tensors="pt").pixel_values
+    with torch.no_grad():
+        expected = model(pixel_values).logits
+    np.testing.assert_allclose(results.logits, expected, atol=1e-6)
+    assert results.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert results.name == "train"
+
+
+def test_the_labels_of_the_data_are_matched_by_name(classifier, tmp_path):
+    # Some of the labels only, in another order.
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["hot dog", "cat"])})
+    images = [{"bytes": encoded(noise(seed=seed)), "path": None} for seed in range(3)]
+    Dataset.from_dict({"image": images, "label": [0, 1, 1]}, features=features).to_parquet(tmp_path / "data.parquet")
+    assert evaluate(classifier, str(tmp_path / "data.parquet")).labels.tolist() == [2, 0, 0]
+
+
+def test_labels_that_the_checkpoint_does_not_know_are_named(classifier, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=2)
+    (data / "cat").rename(data / "lion")
+    line = refused("evaluate", classifier, data)
+    assert "labels that are not among the 3 classes cat, dog, hot dog: lion." in line
+
+
+def test_a_split_that_does_not_exist_is_answered_with_those_that_do(checkpoint):
+    line = refused("evaluate", checkpoint, "digits", "--split", "validation")
+    assert line == "vit-scratch evaluate: digits has no split 'validation'; it has train, test."
+
+
+@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "validation"), ("train",)])
+def test_by_default_it_evaluates_the_last_split_that_there_is(classifier, tmp_path, splits):
+    for split in splits:
+        classes_of_pictures(tmp_path / split, images=2)
+    result = vit_scratch("evaluate", classifier, tmp_path)
+    assert result.lines[0] == f"{splits[-1]} split, 6 images:"
+    metrics = ("accuracy", "macro_f1", "expected_calibration_error")
+    assert set(named_numbers(result)) == {f"{splits[-1]}_{metric}" for metric in metrics}
+
+
+def test_a_split_can_be_named(classifier, tmp_path):
+    for split, images in (("train", 2), ("test", 3)):
+        classes_of_pictures(tmp_path / "data" / split, images=images)
+    result = vit_scratch("evaluate", classifier, tmp_path / "data", "--split", "train")
+    assert result.lines[0] == "train split, 6 images:"
+
+
+def test_bad_images_stop_an_evaluation_unless_they_may_be_left_out(classifier, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=3)
+    (data / "dog" / "001.png").write_bytes(b"")
+    line = refused("evaluate", classifier, data)
+    assert f"{data}/dog/001.png" in line
+    assert "--skip_bad_images" in line
+    result = vit_scratch("evaluate", classifier, data, "--skip_bad_images")
+    assert (result.status, result.lines[0]) == (0, "train split, 8 images:")
+
+
+def test_columns_of_other_names_can_be_given(classifier, tmp_path):
+    features = Features({"first": ImageFeature(), "second": ImageFeature(), "kind": Value("string")})
+    images = [{"bytes": encoded(noise(seed=seed)), "path": None} for seed in range(2)]
+    rows = {"first": images, "second": images[::-1], "kind": ["cat", "dog"]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data.parquet")
+    assert "--image_column_name" in refused("evaluate", classifier, tmp_path / "data.parquet")
+    flags = ("--image_column_name=second", "--label_column_name=kind")
+    assert vit_scratch("evaluate", classifier, tmp_path / "data.parquet", *flags).status == 0
+
+
+# Checkpoints
+
+
+def test_a_body_without_a_head_is_no_classifier(checkpoint, digits, tmp_path):
+    ViTScratchModel.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    shutil.copy(os.path.join(checkpoint, "preprocessor_config.json"), tmp_path)
+    line = refused("predict", tmp_path, digits[0])
+    assert (
+        "is no image classifier, or not whole: 2 weights are missing, among them classification_head.fc.bias." in line
+    )
+
+
+def test_half_precision_checkpoints_can_be_used(checkpoint, digits, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "half", ignore=shutil.ignore_patterns("checkpoint-*"))
+    AutoModelForImageClassification.from_pretrained(checkpoint).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    exact = next(predict(checkpoint, [str(digits[0])], top_k=10))
+    rough = next(predict(str(tmp_path / "half"), [str(digits[0])], top_k=10))
+    scores = dict(zip(rough.labels, rough.scores, strict=True))
+    assert [scores[label] for label in exact.labels] == pytest.approx(exact.scores, abs=0.02)
+    assert evaluate(str(tmp_path / "half"), "digits").logits.dtype == np.float32

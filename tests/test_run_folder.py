@@ -1,0 +1,245 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The output folder: nobody's work is lost in it, nothing half-written looks finished, interrupted runs go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pictures import noise
+from runs import RUN, SMALL, classes_of_pictures, contents, refused, same_weights, vit_scratch
+
+from modeling_vit_scratch import run_folder
+from modeling_vit_scratch.report import EpochReport
+from modeling_vit_scratch.run_folder import RUN_FILES, SAMPLE_SIZE
+
+CHOOSE = "choose another --output_dir"
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The beginning of a command that trains on few pictures for a moment."""
+    data = classes_of_pictures(tmp_path / "pictures")
+    return ("train", "digits", *SMALL, f"--data={data}", "--num_train_epochs=3")
+
+
+@pytest.fixture
+def finished(digits_run, tmp_path):
+    """A copy of the folder of a finished run, to be spoilt."""
+    return shutil.copytree(digits_run[0], tmp_path / "finished")
+
+
+# Where a run may write
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below", "a file/far/below", "/proc/nothing"])
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(command, tmp_path, place):
+    (tmp_path / "a file").write_text("mine")
+    line = refused(*command, f"--output_dir={tmp_path / place}")
+    assert line.startswith(f"vit-scratch train: the output folder {tmp_path / place} cannot be written: ")
+    assert (tmp_path / "a file").read_text() == "mine"
+
+
+def test_a_folder_is_made_with_those_above_it(command, tmp_path):
+    output = tmp_path / "far" / "below"
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
+    assert (output / "config.json").is_file()
+
+
+def test_an_empty_folder_is_taken(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert vit_scratch(*command, f"--output_dir={tmp_path / 'empty'}").status == 0
+
+
+def test_a_run_is_not_overwritten_by_accident(command, finished):
+    before = contents(finished)
+    line = refused(*command, f"--output_dir={finished}")
+    assert f"{finished} already holds a run: {CHOOSE}, --resume_from_checkpoint true" in line
+    assert "--overwrite_output_dir to start anew." in line
+    assert contents(finished) == before
+
+
+def test_a_run_that_was_interrupted_is_a_run_too(command, tmp_path):
+    for content in ("checkpoint-20", ".incomplete"):
+        (tmp_path / content / content).mkdir(parents=True)
+        assert "already holds a run" in refused(*command, f"--output_dir={tmp_path / content}")
+
+
+@pytest.mark.parametrize("flags", [(), ("--overwrite_output_dir",)])
+@pytest.mark.parametrize("name", ["notes.txt", "recipe.yaml", "config.json", "README.md"])
+def test_other_files_are_never_overwritten(command, tmp_path, name, flags):
+    # A project may well have a README.md or a recipe.yaml: that makes its folder no run.
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / name).write_text("mine")
+    assert f"{project} is not empty: {CHOOSE}." in refused(*command, *flags, f"--output_dir={project}")
+    assert set(contents(project)) == {"src", name}
+
+
+def test_a_run_is_overwritten_if_that_is_wanted(command, finished):
+    result = vit_scratch(*command, f"--output_dir={finished}", "--overwrite_output_dir")
+    assert result.status == 0
+    assert {path.name for path in finished.iterdir() if path.is_file()} == RUN - {"training.png"}
+    assert not (finished / "checkpoint-80").exists()
+
+
+def test_a_file_of_others_in_the_folder_of_a_run_stops_that(command, finished):
+    (finished / "notes.txt").write_text("what I found out")
+    before = contents(finished)
+    line = refused(*command, f"--output_dir={finished}", "--overwrite_output_dir")
+    assert f"{finished} is not overwritten: it holds notes.txt, which no run wrote." in line
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("flag", ["--metric_for_best_model=accuracy", "--model=nothing", "--data=/nothing"])
+def test_a_run_that_is_refused_overwrites_nothing(command, finished, flag):
+    before = contents(finished)
+    refused(*command, f"--output_dir={finished}", "--overwrite_output_dir", flag)
+    assert contents(finished) == before
+
+
+def test_what_a_run_leaves_is_what_a_run_may_overwrite(finished):
+    for path in finished.iterdir():
+        assert any(path.match(pattern) for pattern in RUN_FILES), path.name
+
+
+# Going on
+
+
+def interrupted(command, output, monkeypatch, *, after: int):
+    """Train and stop, as Ctrl+C would, when the line of a later epoch is due."""
+    print_line = EpochReport._print_line
+
+    def stop(self, state, validation):
+        print_line(self, state, validation)
+        if state.epoch > after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochReport, "_print_line", stop)
+        result = vit_scratch(*command, f"--output_dir={output}")
+    assert (result.status, result.err) == (130, "vit-scratch train: interrupted.\n")
+    assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}"}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypatch):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert vit_scratch(*command, f"--output_dir={whole}").status == 0
+    interrupted(command, parted, monkeypatch, after=1)
+    result = vit_scratch(*command, f"--output_dir={parted}", "--resume_from_checkpoint=true")
+    assert result.status == 0
+    assert [line[:9] for line in result.lines if line.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
+    assert same_weights(whole, parted)
+    assert "since it was resumed" in (parted / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_goes_on_from_the_last_checkpoint_that_is_whole(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    shutil.copytree(output / "checkpoint-1", output / "checkpoint-2")
+    (output / "checkpoint-2" / "trainer_state.json").unlink()  # written last
+    result = vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true")
+    assert result.status == 0
+    assert next(line for line in result.lines if line.startswith("epoch")).startswith("epoch 2/3")
+
+
+def test_it_goes_on_from_a_checkpoint_that_is_named(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    result = vit_scratch(*command, f"--output_dir={output}", f"--resume_from_checkpoint={output / 'checkpoint-1'}")
+    assert result.status == 0
+    assert (output / "config.json").is_file()
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(command, tmp_path):
+    output = tmp_path / "run"
+    line = refused(*command, f"--output_dir={output}", "--resume_from_checkpoint=true")
+    assert f"{output} holds no checkpoint to resume from; leave out --resume_from_checkpoint." in line
+    assert not output.exists()
+
+
+def test_the_finished_checkpoint_is_no_state_of_training(command, finished, tmp_path):
+    # It has no optimiser: training would silently begin anew with its weights.
+    line = refused(*command, f"--output_dir={tmp_path / 'run'}", f"--resume_from_checkpoint={finished}")
+    assert f"{finished} is no checkpoint to resume from: name a folder checkpoint-<step> of a run." in line
+    line = refused(*command, f"--output_dir={tmp_path / 'run'}", f"--resume_from_checkpoint={tmp_path / 'none'}")
+    assert "is no checkpoint to resume from" in line
+
+
+def test_resuming_can_be_declined(command, tmp_path):
+    assert vit_scratch(*command, f"--output_dir={tmp_path / 'run'}", "--resume_from_checkpoint=false").status == 0
+
+
+# Whole or not at all
+
+
+def test_a_killed_run_leaves_nothing_that_loads_and_goes_on(command, tmp_path):
+    output = tmp_path / "run"
+    arguments = [*command, "--num_train_epochs=400", f"--output_dir={output}"]
+    program = f"import sys; from modeling_vit_scratch.cli import main; sys.exit(main({arguments!r}))"
+    deadline = time.monotonic() + 120
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 5/") or time.monotonic() > deadline:
+                break
+        process.send_signal(signal.SIGKILL)
+    assert line.startswith("epoch 5/")
+    assert all(path.name.startswith("checkpoint-") for path in output.iterdir())
+    assert f"the checkpoint {output} cannot be loaded" in refused("evaluate", output, "digits")
+    flags = ("--num_train_epochs=7", "--resume_from_checkpoint=true", "--dataloader_num_workers=0")
+    assert vit_scratch(*command, *flags, f"--output_dir={output}").status == 0
+    assert vit_scratch("predict", output, output / "sample.png").status == 0
+
+
+@pytest.mark.parametrize("moved", [0, 5, 10])
+def test_a_checkpoint_that_is_being_replaced_does_not_load(command, tmp_path, monkeypatch, moved):
+    output = tmp_path / "run"
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
+    replace, count = os.replace, iter(range(100))
+
+    def failing_replace(source, target):
+        if ".incomplete" in str(source) and next(count) == moved:
+            raise OSError("the disk is full")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing_replace)
+        result = vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true")
+    assert (result.status, result.err) == (2, "vit-scratch train: the disk is full\n")
+    assert not (output / "config.json").exists()
+    assert vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true").status == 0
+    assert {path.name for path in output.iterdir() if path.is_file()} == RUN - {"training.png"}
+    assert not (output / ".incomplete").exists()
+
+
+def test_what_an_earlier_attempt_left_is_not_mixed_in(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    (output / ".incomplete").mkdir()
+    (output / ".incomplete" / "model-00001-of-00002.safetensors").write_text("old")
+    assert vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true").status == 0
+    assert {path.name for path in output.iterdir() if path.is_file()} == RUN - {"training.png"}
+
+
+# The sample
+
+
+def test_the_sample_is_small_whatever_the_image(tmp_path):
+    data = tmp_path / "pictures"
+    for name in ("cat", "dog"):
+        (data / name).mkdir(parents=True)
+        for seed in range(2):
+            noise((1200, 300), seed=seed).save(data / name / f"{seed}.png")
+    output = tmp_path / "run"
+    command = ("train", "digits", *SMALL, f"--data={data}", "--train_val_split=0", "--max_steps=1")
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
+    sample = run_folder.read_image(output / "sample.png")
+    assert sample.size == (SAMPLE_SIZE[0], SAMPLE_SIZE[0] // 4)
