@@ -70,7 +70,8 @@ def load_images(
         splits = images_and_labels(_named_splits(loaded, source), source, image_column_name, label_column_name)
     class_names = splits["train"].features["label"].names
     if len(class_names) < 2:
-        raise ValueError(f"{source} has {listed(class_names) or 'no'} as its only class; a classifier needs two.")
+        found = f"only the class {class_names[0]}" if class_names else "no labels"
+        raise ValueError(f"{source} has {found}; a classifier needs two classes or more.")
     return splits
 
 

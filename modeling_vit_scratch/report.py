@@ -87,7 +87,7 @@ def _duration(arguments: TrainingArguments) -> str:
 
 def _split_line(name: str, dataset: Dataset) -> str:
     names = dataset.features["label"].names
-    counts = np.bincount(np.asarray(dataset["label"]), minlength=len(names))
+    counts = np.bincount(np.asarray(dataset["label"][:]), minlength=len(names))
     if len(names) <= MOST_CLASSES_LISTED:
         classes = ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))
     else:

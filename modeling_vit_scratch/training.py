@@ -113,7 +113,7 @@ def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
         ValueError: with the names that there are.
     """
     num_labels = len(splits["train"].features["label"].names)
-    metrics = ["loss", *compute_metrics(np.eye(num_labels), np.arange(num_labels), num_labels)]
+    metrics = ["loss", *compute_metrics(np.zeros((1, num_labels)), np.zeros(1, dtype=int), num_labels)]
     names = [f"validation_{metric}" for metric in metrics]
     if str(arguments.metric_for_best_model).removeprefix("eval_") not in names:
         raise ValueError(

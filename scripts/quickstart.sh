@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 
 install_package ""
+# The model is so small that threads spend their time waiting for each other, most of it where other programs run.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 echo "Training …"
 .venv/bin/vit-scratch train digits --output_dir outputs/digits --overwrite_output_dir "$@"
 

@@ -196,7 +196,7 @@ def folder(root: Path, *names: str) -> Path:
         ([], "{} holds no images: put the images of each class into a folder named after the class."),
         (["1.png"], "{} holds images but no class folders: put the images of each class into a folder named after"),
         (["train/1.png", "test/1.png"], "{}/train holds images but no class folders: put the images of each class"),
-        (["cat/1.png"], "{} has cat as its only class; a classifier needs two."),
+        (["cat/1.png"], "{} has only the class cat; a classifier needs two classes or more."),
         (["cat/1.png", "dog/", "eel/"], "{} has class folders without images: dog, eel; fill them or delete them."),
         (["cat/", "dog/"], "{} holds no images."),
         (["cat/1.png", "dog/1.png", "2.png"], "{} holds images beside its class folders: move them into the folder"),
@@ -389,7 +389,7 @@ def test_a_parquet_file_without_rows(tmp_path):
 
 def test_a_parquet_file_of_one_class(tmp_path):
     path = write_parquet(tmp_path / "pets.parquet", labels=["cat", "cat"])
-    assert sentence(path) == f"{path} has cat as its only class; a classifier needs two."
+    assert sentence(path) == f"{path} has only the class cat; a classifier needs two classes or more."
 
 
 def test_a_file_beside_splits_whose_name_tells_none(tmp_path):

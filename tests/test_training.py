@@ -291,7 +291,7 @@ def test_steps_instead_of_epochs(train):
     assert "(best validation_macro_f1)" in result.out
 
 
-def test_validation_less_often_than_nothing(train):
+def test_it_trains_without_validating_on_the_way(train):
     _, result = train("--max_steps=2", "--eval_strategy=no")
     assert "validation_accuracy" in named_numbers(result)  # once, at the end
     assert not any("validation" in line for line in result.lines if line.startswith("epoch "))
