@@ -173,8 +173,6 @@ def _override(config: ViTScratchConfig, processor: Any, overrides: dict[str, Any
     height, width = height_width(config.image_size)
     if (height, width) != old_size:
         processor.size = {"height": height, "width": width}
-        if getattr(processor, "do_center_crop", False):
-            processor.crop_size = {"height": height, "width": width}
 
 
 def _load_weights(source: str, config: ViTScratchConfig, options: dict[str, Any]) -> tuple[PreTrainedModel, bool]:

@@ -224,7 +224,7 @@ def test_what_an_earlier_attempt_left_is_not_mixed_in(command, tmp_path, monkeyp
     output = tmp_path / "run"
     interrupted(command, output, monkeypatch, after=1)
     (output / ".incomplete").mkdir()
-    (output / ".incomplete" / "model-00001-of-00002.safetensors").write_text("old")
+    (output / ".incomplete" / "training.png").write_text("of another run")
     assert vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true").status == 0
     assert {path.name for path in output.iterdir() if path.is_file()} == RUN - {"training.png"}
 

@@ -1,0 +1,159 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Several processes train one model: launched by accelerate or torchrun, they print, write and measure as one."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import FullyShardedDataParallelPlugin
+from runs import RUN, contents, named_numbers, vit_scratch, weights
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
+from modeling_vit_scratch.recipes import parse_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH_FILES = sorted(shipped_path("configuration/accelerate").glob("*.yaml"))
+BIN = Path(sys.executable).parent
+ACCELERATE = (BIN / "accelerate", "launch", "--config_file", ROOT / "configuration/accelerate/cpu-2-processes.yaml")
+TORCHRUN = (BIN / "torchrun", "--nproc_per_node=2")
+# 216 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
+FLAGS = (
+    "digits",
+    "--config_overrides=num_hidden_layers=1,hidden_size=32,intermediate_size=48",
+    "--dataloader_num_workers=0",
+    "--per_device_eval_batch_size=50",
+    "--max_steps=4",
+    "--learning_rate=5e-3",
+    "--eval_strategy=steps",
+    "--eval_steps=2",
+)
+
+
+def launch(launcher, output, port, timeout=240):
+    """Run the training script in two processes; they find each other at `port`."""
+    flag = "--main_process_port" if launcher is ACCELERATE else "--master_port"
+    command = [*launcher, f"{flag}={port}", ROOT / "scripts" / "train.py", *FLAGS, f"--output_dir={output}"]
+    if torch.accelerator.is_available():
+        command.append("--use_cpu")
+    return subprocess.run(
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture
+def port():
+    """A port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_two_processes_do_one_job(tmp_path, launcher, port):
+    output = tmp_path / "run"
+    process = launch(launcher, output, port)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+
+    # One of them prints.
+    assert sum(line.startswith("device ") for line in lines) == 1
+    assert "cpu:0 x 2 processes, fp32, sdpa attention" in process.stdout
+    assert "4 steps in batches of 128" in process.stdout
+    assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch 0.2", "epoch 0.4"]
+    assert "vit-scratch" not in process.stderr
+
+    # They leave one folder, as one process does, with numbers in it.
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.name for path in output.iterdir() if path.is_file()} == RUN
+    assert all(weight.isfinite().all() for weight in weights(output).values())
+    assert "2 x 1" in (output / "README.md").read_text(encoding="utf-8")
+
+    # Each image was counted once: one process alone measures the same.
+    trained = {line.split()[0]: line.split()[1] for line in lines if line.startswith(("test_", "validation_"))}
+    measured = named_numbers(vit_scratch("evaluate", output, "digits"))
+    assert len(measured) == 4
+    assert {name: trained[name] for name in measured} == measured
+
+
+def test_a_mistake_ends_all_processes(digits_run, port):
+    folder, _ = digits_run
+    before = contents(folder)
+    process = launch(TORCHRUN, folder, port, timeout=120)
+    assert process.returncode != 0
+    assert f"vit-scratch train: the output folder {folder} already holds a run" in process.stderr
+    assert process.stdout == ""
+    assert contents(folder) == before
+
+
+# Launch files
+
+
+def test_there_are_files_for_the_usual_machines():
+    assert [path.stem for path in LAUNCH_FILES] == ["cpu-2-processes", "fsdp", "multi-gpu", "single-gpu"]
+
+
+def command_of(path: Path) -> list[str]:
+    """The command that stands in the comment at the top of a launch file."""
+    header = path.read_text(encoding="utf-8").partition("\ncompute_environment")[0]
+    (line,) = (line for line in header.splitlines() if line.startswith("#   accelerate launch "))
+    return shlex.split(line.removeprefix("#").strip())
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
+def test_a_launch_file_is_one_for_accelerate(path):
+    config = load_config_from_file(str(path))  # refuses unknown keys
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert config.distributed_type == written["distributed_type"]
+    assert config.num_processes == written["num_processes"]
+    assert config.mixed_precision == written["mixed_precision"]
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
+def test_the_command_in_a_launch_file_is_one_that_works(path):
+    program, verb, *arguments = command_of(path)
+    assert (program, verb) == ("accelerate", "launch")
+    parsed = launch_command_parser().parse_args(arguments)
+    assert (ROOT / parsed.config_file) == ROOT / "configuration" / "accelerate" / path.name
+    assert (ROOT / parsed.training_script).is_file()
+    recipe, *flags = parsed.training_script_args
+    assert recipe in recipe_names()
+    parse_recipe(recipe, flags)
+    parsed.config_file = str(path)
+    settings, _, _ = _validate_launch_command(parsed)
+    assert settings.use_fsdp is (path.stem == "fsdp")
+    assert settings.multi_gpu is (path.stem in ("cpu-2-processes", "multi-gpu"))
+
+
+def test_fsdp_wraps_the_encoder_blocks():
+    settings = yaml.safe_load((LAUNCH_FILES[1]).read_text(encoding="utf-8"))["fsdp_config"]
+    names = settings["fsdp_transformer_layer_cls_to_wrap"]
+    with torch.device("meta"):
+        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(preset_path("digits")))
+    assert type(model)._no_split_modules == [names]
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=settings["fsdp_version"],
+        auto_wrap_policy=settings["fsdp_auto_wrap_policy"].lower(),
+        transformer_cls_names_to_wrap=[names],
+    )
+    plugin.set_auto_wrap_policy(model)
+    wrapped = [
+        name
+        for name, module in model.named_modules()
+        if plugin.auto_wrap_policy(module=module, recurse=False, nonwrapped_numel=0)
+    ]
+    assert all(re.fullmatch(r"vit\.encoder\.\d", name) for name in wrapped)
+    assert len(wrapped) == model.config.num_hidden_layers
