@@ -40,7 +40,7 @@ class ModelArguments:
     )
     config_overrides: str = field(
         default="",
-        metadata={"help": "Fields of the configuration to change, such as 'num_hidden_layers=4,hidden_size=96'."},
+        metadata={"help": "Fields of the preset's configuration to change, such as 'depth=4,hidden_size=96'."},
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention kernel: eager, sdpa, flash_attention_2 or flex_attention."}
@@ -151,6 +151,11 @@ class TrainingArguments(transformers.TrainingArguments):
         for name, reason in MUST_BE_OFF.items():
             if getattr(self, name):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"num_train_epochs must be above 0, got {self.num_train_epochs}.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
         # Unless told so, accelerate does not let processes on CPUs work together, and transformers allows no bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()

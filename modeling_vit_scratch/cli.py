@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"{name}: interrupted.", file=sys.stderr)
+        hint = "; the same command with --resume_from_checkpoint true goes on from the last checkpoint"
+        print(f"{name}: interrupted{hint if name.endswith('train') else ''}.", file=sys.stderr)
         return 130
 
 
@@ -83,8 +84,8 @@ def _evaluate(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
-    parser.add_argument("--split", help="train, validation or test (default: the last of these that the data has)")
-    parser.add_argument("--config_name", help="configuration of a Hub dataset")
+    parser.add_argument("--split", help="train, validation or test (default: test, else validation, else all images)")
+    parser.add_argument("--data_config_name", dest="config_name", help="configuration of a Hub dataset")
     parser.add_argument("--image_column_name", help="column of the images (default: found by itself)")
     parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
     parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
@@ -96,6 +97,8 @@ def _evaluate(argv: list[str]) -> int:
     from .report import results_lines
 
     results = evaluate(**vars(arguments))
+    for sentence in results.left_out:
+        print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
     print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
     return 0

@@ -42,6 +42,7 @@ def load_images(
     config_name: str | None = None,
     image_column_name: str | None = None,
     label_column_name: str | None = None,
+    least_classes: int = 2,
 ) -> DatasetDict:
     """Load labelled images, with the splits that the source itself has.
 
@@ -51,13 +52,14 @@ def load_images(
         config_name: configuration of a Hub dataset.
         image_column_name: column that holds the images; found by type and name if not given.
         label_column_name: column that holds the labels; likewise.
+        least_classes: classes that there must be; a classifier needs two to learn, and can be scored on one.
 
     Returns:
         Splits named `train`, `validation`, `test` (one that is alone is called `train`), each with the columns `image`
         and `label`; all have the classes of `train`. A validation or test split without any label is left out.
 
     Raises:
-        ValueError: if there is nothing to load, or it is not labelled images of two classes or more.
+        ValueError: if there is nothing to load, or it is not labelled images of enough classes.
     """
     path = Path(source).expanduser()
     if source == "digits":
@@ -69,7 +71,7 @@ def load_images(
         loaded = _parquet(path) if is_local else _hub_dataset(source, config_name)
         splits = images_and_labels(_named_splits(loaded, source), source, image_column_name, label_column_name)
     class_names = splits["train"].features["label"].names
-    if len(class_names) < 2:
+    if len(class_names) < least_classes:
         found = f"only the class {class_names[0]}" if class_names else "no labels"
         raise ValueError(f"{source} has {found}; a classifier needs two classes or more.")
     return splits

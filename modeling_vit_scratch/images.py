@@ -159,6 +159,7 @@ def without_bad_images(splits: DatasetDict, *, skip: bool) -> tuple[DatasetDict,
             raise ValueError(
                 f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
                 f"them, or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
+                + (" …" if len(bad) > MOST_NAMED else "")
             )
         if len(bad) == dataset.num_rows:
             raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")

@@ -164,9 +164,10 @@ class PositionalEncoding(nn.Module):
             return self.dropout(x)
         fitted = grid_size is not None or extent is not None  # decided without the sizes, which an export leaves open
         grid_size = grid_size or self.grid_size
-        if x.shape[1] != math.prod(grid_size):
+        if x.shape[1:] != (math.prod(grid_size), self.embedding_dim):
             raise ValueError(
-                f"{x.shape[1]} patches do not fill a grid of {grid_size[0]}x{grid_size[1]} (rows x columns)."
+                f"{x.shape[1]} patches of width {x.shape[2]} do not fill a grid of {grid_size[0]}x{grid_size[1]} "
+                f"(rows x columns) of width {self.embedding_dim}."
             )
         if self.encoding == "sincos2d":
             return self.dropout(x + self.sincos2d(grid_size, x))

@@ -31,7 +31,7 @@ from .augmentation import preprocessing
 from .columns import relabelled
 from .data import load_images
 from .images import BadImageError, images_in, read_image, without_bad_images
-from .report import SplitResults
+from .report import ALL, SplitResults
 
 
 def load_checkpoint(
@@ -72,6 +72,12 @@ def check_checkpoint(checkpoint: str) -> None:
     could_be_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", checkpoint) and not os.path.exists(checkpoint)
     if not os.path.isdir(checkpoint) and not could_be_hub_id:
         raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+    unfinished = sorted(Path(checkpoint).glob("checkpoint-*")) if os.path.isdir(checkpoint) else []
+    if unfinished and not os.path.exists(os.path.join(checkpoint, "config.json")):
+        raise ValueError(
+            f"{checkpoint} holds a run that did not end: go on with --resume_from_checkpoint true, or name one of its "
+            f"checkpoints, such as {unfinished[-1]}."
+        )
 
 
 @contextmanager
@@ -108,7 +114,7 @@ def evaluate(
     Args:
         checkpoint: a folder or a Hub id.
         data, config_name, image_column_name, label_column_name: those of `load_images`.
-        split: which split; by default `test` if there is one, else `validation`, else the only one.
+        split: which split; by default `test` if there is one, else `validation`, else all images.
         batch_size: images at a time.
         skip_bad_images: leave out images that cannot be read.
         trust_remote_code: run code that comes with the checkpoint.
@@ -122,14 +128,22 @@ def evaluate(
     """
     model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
     splits = load_images(
-        data, config_name=config_name, image_column_name=image_column_name, label_column_name=label_column_name
+        data,
+        config_name=config_name,
+        image_column_name=image_column_name,
+        label_column_name=label_column_name,
+        least_classes=1,
     )
     name = split or next(name for name in ("test", "validation", "train") if name in splits)
     if name not in splits:
         raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
     dataset = relabelled(splits[name], label_names, f"the {name} split of {data}")
-    readable, _ = without_bad_images(DatasetDict({name: dataset}), skip=skip_bad_images)
-    return predict_dataset(model, processor, name, readable[name], batch_size)
+    readable, left_out = without_bad_images(DatasetDict({name: dataset}), skip=skip_bad_images)
+    # Images that are in no split were not trained on for all we know: do not call them "train".
+    shown = ALL if split is None and list(splits) == ["train"] else name
+    results = predict_dataset(model, processor, shown, readable[name], batch_size)
+    results.left_out = left_out
+    return results
 
 
 def predict_dataset(

@@ -4,7 +4,7 @@
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from .metrics import confusion_matrix, per_class_report
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12
 SAMPLES_SHOWN = 12
+ALL = "all"  # in place of a split's name: images that no split divides
 LONGEST_DRAWN = 20  # characters of a class name
 
 
@@ -35,6 +36,7 @@ class SplitResults:
     dataset: Dataset
     logits: np.ndarray
     labels: np.ndarray
+    left_out: list[str] = field(default_factory=list)  # a sentence for each image that could not be read
 
     @property
     def label_names(self) -> list[str]:
@@ -60,6 +62,7 @@ def plan(
     vary = variations(data, height_width(config.image_size))
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    duration = _duration(arguments, splits["train"].num_rows, batch)
     return [
         f"model      {type(model).__name__}: depth {config.num_hidden_layers}, width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
@@ -68,7 +71,7 @@ def plan(
         f"images     {describe(processor)}",
         f"training   {', '.join(vary) or 'images not varied'}",
         *(_split_line(name, dataset) for name, dataset in splits.items()),
-        f"schedule   {_duration(arguments)} in batches of {batch}, learning rate {arguments.learning_rate:g} "
+        f"schedule   {duration} of {batch} images, learning rate {arguments.learning_rate:g} "
         f"({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
     ]
@@ -79,10 +82,11 @@ def _precision(arguments: TrainingArguments) -> str:
     return "fp32" if arguments.mixed_precision == "no" else f"{arguments.mixed_precision} mixed precision"
 
 
-def _duration(arguments: TrainingArguments) -> str:
+def _duration(arguments: TrainingArguments, num_images: int, batch: int) -> str:
     if arguments.max_steps > 0:
-        return f"{arguments.max_steps} steps"
-    return f"{arguments.num_train_epochs:g} epochs"
+        return f"{arguments.max_steps:,} steps"
+    steps = math.ceil(arguments.num_train_epochs * math.ceil(num_images / batch))
+    return f"{arguments.num_train_epochs:g} epochs, {steps:,} steps"
 
 
 def _split_line(name: str, dataset: Dataset) -> str:
@@ -185,7 +189,8 @@ def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> li
     if results is not None:
         rows = per_class_report(results.logits, results.labels, results.label_names)
         width = max(len("class"), *(len(row.label) for row in rows))
-        lines += [f"{results.name} split, {results.dataset.num_rows:,} images:"]
+        which = "all" if results.name == ALL else f"{results.name} split,"
+        lines += [f"{which} {results.dataset.num_rows:,} images:"]
         lines += [f"{'class':<{width}}  precision  recall      f1  images"]
         lines += [
             f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"

@@ -13,6 +13,7 @@ import yaml
 from transformers import Trainer
 
 from .arguments import TrainingArguments
+from .columns import listed
 from .hub import FinishedRun, write_model_card
 from .images import read_image
 from .report import draw_training
@@ -66,6 +67,21 @@ def resume_point(arguments: TrainingArguments) -> str | None:
 def _can_go_on(checkpoint: Path) -> bool:
     """Whether a folder holds a state of training; it is written last, so an interrupted checkpoint has none."""
     return all((checkpoint / name).is_file() for name in ("scheduler.pt", STATE))
+
+
+def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
+    """Refuse to go on from a checkpoint with other classes than those of the data.
+
+    Raises:
+        ValueError: with how many classes each has.
+    """
+    id2label = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8")).get("id2label", {})
+    before = [label for _, label in sorted(id2label.items(), key=lambda item: int(item[0]))]
+    if before != label_names:
+        raise ValueError(
+            f"{checkpoint} was trained on the {len(before)} classes {listed(before)}, and the data has the "
+            f"{len(label_names)} classes {listed(label_names)}: start anew, with --model {checkpoint} to fine-tune it."
+        )
 
 
 def check_output_dir(arguments: TrainingArguments) -> None:

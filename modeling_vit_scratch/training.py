@@ -36,7 +36,15 @@ from .prediction import check_checkpoint, loading
 from .presets import preset_names, preset_path
 from .recipes import recipe_of
 from .report import EpochReport, SplitResults, clock, plan, results_lines
-from .run_folder import PICTURE, SAMPLE, check_output_dir, claim_output_dir, resume_point, write_checkpoint
+from .run_folder import (
+    PICTURE,
+    SAMPLE,
+    check_output_dir,
+    check_same_labels,
+    claim_output_dir,
+    resume_point,
+    write_checkpoint,
+)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, arguments: TrainingArguments) -> dict[str, float]:
@@ -57,9 +65,13 @@ def train(model_arguments: ModelArguments, data: DataArguments, arguments: Train
         check_output_dir(arguments)
     splits, news = load_splits(data)
     label_names = splits["train"].features["label"].names
+    if checkpoint is not None:
+        check_same_labels(checkpoint, label_names)
     check_metric(arguments, splits)
     set_seed(arguments.seed)
     model, processor, origin = build_model(model_arguments, label_names)
+    if checkpoint is not None:
+        origin = f"resumed    {checkpoint}"
     _say(arguments, [*news, origin, *plan(model, processor, splits, data, arguments), ""])
     if checkpoint is None:
         claim_output_dir(arguments)

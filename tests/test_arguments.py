@@ -169,3 +169,18 @@ def test_what_follows_from_other_values_or_the_machine_was_not_given():
     assert TrainingArguments().given == {}
     arguments = TrainingArguments(eval_strategy="steps", eval_steps=3, dataloader_persistent_workers=True)
     assert arguments.given == {"eval_strategy": "steps", "eval_steps": 3, "dataloader_persistent_workers": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_train_epochs", 0),
+        ("num_train_epochs", -1),
+        ("per_device_train_batch_size", 0),
+        ("per_device_eval_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+    ],
+)
+def test_a_run_that_would_do_nothing_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {value}"):
+        TrainingArguments(**{name: value})

@@ -273,7 +273,7 @@ def test_evaluation_gives_the_logits_of_the_auto_classes(classifier, tmp_path):
         expected = model(pixel_values).logits
     np.testing.assert_allclose(results.logits, expected, atol=1e-6)
     assert results.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
-    assert results.name == "train"
+    assert results.name == "all"
 
 
 def test_the_labels_of_the_data_are_matched_by_name(classifier, tmp_path):
@@ -296,7 +296,7 @@ def test_a_split_that_does_not_exist_is_answered_with_those_that_do(checkpoint):
     assert line == "vit-scratch evaluate: digits has no split 'validation'; it has train, test."
 
 
-@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "validation"), ("train",)])
+@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "validation")])
 def test_by_default_it_evaluates_the_last_split_that_there_is(classifier, tmp_path, splits):
     for split in splits:
         classes_of_pictures(tmp_path / split, images=2)
@@ -304,6 +304,22 @@ def test_by_default_it_evaluates_the_last_split_that_there_is(classifier, tmp_pa
     assert result.lines[0] == f"{splits[-1]} split, 6 images:"
     metrics = ("accuracy", "macro_f1", "expected_calibration_error")
     assert set(named_numbers(result)) == {f"{splits[-1]}_{metric}" for metric in metrics}
+
+
+def test_a_classifier_can_be_scored_on_images_of_one_class(classifier, tmp_path):
+    data = classes_of_pictures(tmp_path / "data", images=4)
+    for name in ("cat", "dog"):
+        shutil.rmtree(data / name)
+    result = vit_scratch("evaluate", classifier, data)
+    assert (result.status, result.lines[0]) == (0, "all 4 images:"), result.err
+
+
+def test_images_in_no_split_are_not_called_those_of_training(classifier, tmp_path):
+    result = vit_scratch("evaluate", classifier, classes_of_pictures(tmp_path / "data", images=2))
+    assert result.lines[0] == "all 6 images:"
+    assert {"all_accuracy", "all_macro_f1", "all_expected_calibration_error"} <= {
+        line.split(" ")[0] for line in result.lines
+    }
 
 
 def test_a_split_can_be_named(classifier, tmp_path):
@@ -320,7 +336,8 @@ def test_bad_images_stop_an_evaluation_unless_they_may_be_left_out(classifier, t
     assert f"{data}/dog/001.png" in line
     assert "--skip_bad_images" in line
     result = vit_scratch("evaluate", classifier, data, "--skip_bad_images")
-    assert (result.status, result.lines[0]) == (0, "train split, 8 images:")
+    assert (result.status, result.lines[0]) == (0, "all 8 images:")
+    assert f"left out: {data}/dog/001.png" in result.err
 
 
 def test_columns_of_other_names_can_be_given(classifier, tmp_path):

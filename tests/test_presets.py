@@ -60,6 +60,7 @@ def test_the_names_are_the_folders():
         "vit-base-patch32-224",
         "vit-huge-patch14-224",
         "vit-large-patch16-224",
+        "vit-micro-patch4-32",
         "vit-small-patch16-224",
         "vit-tiny-patch16-224",
         "vit-tiny-patch4-32",

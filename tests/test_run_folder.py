@@ -126,7 +126,11 @@ def interrupted(command, output, monkeypatch, *, after: int):
     with monkeypatch.context() as patch:
         patch.setattr(EpochReport, "_print_line", stop)
         result = vit_scratch(*command, f"--output_dir={output}")
-    assert (result.status, result.err) == (130, "vit-scratch train: interrupted.\n")
+    assert (result.status, result.err) == (
+        130,
+        "vit-scratch train: interrupted; the same command with --resume_from_checkpoint true goes on from the last "
+        "checkpoint.\n",
+    )
     assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}"}
 
 
@@ -136,9 +140,26 @@ def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypat
     interrupted(command, parted, monkeypatch, after=1)
     result = vit_scratch(*command, f"--output_dir={parted}", "--resume_from_checkpoint=true")
     assert result.status == 0
+    assert f"resumed    {parted}/checkpoint-1" in result.lines
     assert [line[:9] for line in result.lines if line.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
     assert same_weights(whole, parted)
     assert "since it was resumed" in (parted / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_does_not_go_on_with_other_classes(command, tmp_path, monkeypatch):
+    output, other = tmp_path / "run", classes_of_pictures(tmp_path / "other")
+    interrupted(command, output, monkeypatch, after=1)
+    (other / "cat").rename(other / "lion")
+    line = refused(*command, f"--output_dir={output}", f"--data={other}", "--resume_from_checkpoint=true")
+    assert "was trained on the 3 classes cat, dog, hot dog, and the data has the 3 classes dog, hot dog, lion" in line
+
+
+def test_the_folder_of_an_interrupted_run_is_no_checkpoint_but_holds_some(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    picture = tmp_path / "pictures" / "cat" / "000.png"
+    assert f"{output} holds a run that did not end" in refused("predict", output, picture)
+    assert vit_scratch("predict", output / "checkpoint-1", picture).status == 0
 
 
 def test_it_goes_on_from_the_last_checkpoint_that_is_whole(command, tmp_path, monkeypatch):
@@ -193,7 +214,7 @@ def test_a_killed_run_leaves_nothing_that_loads_and_goes_on(command, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert line.startswith("epoch 5/")
     assert all(path.name.startswith("checkpoint-") for path in output.iterdir())
-    assert f"the checkpoint {output} cannot be loaded" in refused("evaluate", output, "digits")
+    assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")
     flags = ("--num_train_epochs=7", "--resume_from_checkpoint=true", "--dataloader_num_workers=0")
     assert vit_scratch(*command, *flags, f"--output_dir={output}").status == 0
     assert vit_scratch("predict", output, output / "sample.png").status == 0
