@@ -71,7 +71,7 @@ def plan(
         f"images     {describe(processor)}",
         f"training   {', '.join(vary) or 'images not varied'}",
         *(_split_line(name, dataset) for name, dataset in splits.items()),
-        f"schedule   {duration} of {batch} images, learning rate {arguments.learning_rate:g} "
+        f"schedule   {duration} in batches of {batch}, learning rate {arguments.learning_rate:g} "
         f"({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
     ]

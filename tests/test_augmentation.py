@@ -405,7 +405,7 @@ def test_workers_that_are_spawned_can_be_given_the_dataset():
 
 # --- In words --------------------------------------------------------------------------------------------------------
 
-SIZES = {"digits": "8x8", "vit-tiny-patch4-32": "32x32"}
+SIZES = {"digits": "8x8", "vit-micro-patch4-32": "32x32", "vit-tiny-patch4-32": "32x32"}
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -15,7 +15,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from runs import RUN, contents, named_numbers, vit_scratch, weights
+from runs import RUN, SMALL, contents, named_numbers, vit_scratch, weights
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
@@ -29,8 +29,7 @@ TORCHRUN = (BIN / "torchrun", "--nproc_per_node=2")
 # 216 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
 FLAGS = (
     "digits",
-    "--config_overrides=num_hidden_layers=1,hidden_size=32,intermediate_size=48",
-    "--dataloader_num_workers=0",
+    *SMALL,
     "--per_device_eval_batch_size=50",
     "--max_steps=4",
     "--learning_rate=5e-3",

@@ -75,7 +75,7 @@ def test_the_plan_comes_first(digits_run):
     assert re.fullmatch(r"\S+, fp32, sdpa attention", values["device"])
     assert values["images"].startswith("resized to 8x8 pixels, whatever the aspect ratio (bicubic)")
     assert values["training"] == "rotated by up to 12 degrees, moved by up to 8%, scaled by up to 10%"
-    assert values["schedule"] == "4 epochs in batches of 64, learning rate 0.005 (cosine)"
+    assert values["schedule"] == "4 epochs, 80 steps in batches of 64, learning rate 0.005 (cosine)"
     assert values["output"] == str(folder)
 
 
@@ -586,7 +586,7 @@ def test_an_error_in_the_middle_leaves_nothing_that_loads(tmp_path, monkeypatch)
     left = {path.name for path in output.iterdir()}
     assert "checkpoint-3" in left
     assert all(name.startswith("checkpoint-") for name in left)
-    assert f"the checkpoint {output} cannot be loaded" in refused("evaluate", output, "digits")
+    assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")
 
 
 # The functions
