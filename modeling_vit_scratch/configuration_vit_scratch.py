@@ -18,6 +18,9 @@ AUTO_MAP = {
     "AutoBackbone": "modeling_vit_scratch.ViTScratchBackbone",
 }
 
+# Poolings that put two vectors side by side.
+JOINING_POOLINGS = ("cls_mean", "cls_distillation")
+
 # Keys that transformers itself puts into a config and that are not fields of the class.
 TRANSFORMERS_KEYS = {
     "attn_implementation",
@@ -48,9 +51,11 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     Args:
         hidden_size: width of every token.
         num_hidden_layers: encoder blocks.
-        num_attention_heads: attention heads; must divide `hidden_size`.
+        num_attention_heads: attention heads; must divide `hidden_size`, unless `head_dim` is given.
+        head_dim: width of a head; by default `hidden_size / num_attention_heads`.
         intermediate_size: width of the feed-forward network.
         hidden_act: its activation, a name that transformers knows; "gelu" is the exact one.
+        use_swiglu_ffn: a gate (SwiGLU) instead of `hidden_act`; the network's first layer is twice as wide then.
         hidden_dropout_prob: dropout after the positions and on the output of each residual branch.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         drop_path_rate: stochastic depth, the rate of the last block; it rises linearly from 0 at the first.
@@ -58,13 +63,27 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         image_size: pixels, one number or `[height, width]`; each a multiple of the patch's.
         patch_size: pixels, one number or `[height, width]`.
         num_channels: channels of the image.
+        patch_bias: whether the projection of the patches has a bias.
+        use_dual_patch_norm: LayerNorm on the pixels of each patch, and on the vector that it becomes.
         qkv_bias: whether the projection to queries, keys and values has a bias.
+        out_proj_bias: whether the projection of the attention's output has a bias.
+        layerscale_value: factor of each residual branch's channels at first, learned (LayerScale); None for no factors.
         norm_first: LayerNorm before each branch (pre-norm, ViT) instead of after each sum (post-norm, the article).
         position_embedding_type: "learned", "sincos2d" (fixed) or "none".
+        position_interpolation: how learned positions are fitted to images of another size: "bicubic_antialias"
+            (timm's way), "bicubic" (transformers'), "bicubic_align_corners" (torchvision's) or
+            "bilinear_align_corners" (that of Google's JAX code).
         use_cls_token: whether a [CLS] token is put in front of the patches.
         use_cls_position: whether [CLS] has a learned position too (ViT); the article's has none.
+        num_register_tokens: learned tokens between [CLS] and the patches, without positions; the distillation token of
+            DeiT is one.
+        use_pre_layer_norm: LayerNorm before the first block (CLIP).
         use_final_layer_norm: LayerNorm after the last block; pre-norm needs one.
-        pooling: what the classification head reads, "cls" (the [CLS] token) or "mean" (the mean of the patches).
+        pooling: what the classification head reads: "cls" (the [CLS] token), "mean" (the mean of the patches),
+            "mean_tokens" (of all tokens), "cls_mean" (both, side by side: DINOv2), "cls_distillation" (tokens 0 and 1,
+            side by side: DeiT) or "attention" (what a learned query gathers: SigLIP).
+        use_pooled_layer_norm: LayerNorm on what was pooled.
+        pooler_output_size: width of a linear layer with tanh after that (ViT's representation layer); None for none.
         initialization: "article" (torch's defaults; positions and tokens unit-normal) or "truncated_normal"
             (weights, positions and tokens with deviation `initializer_range`, biases 0: transformers' ViT).
         initializer_range: deviation of "truncated_normal".
@@ -100,8 +119,10 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
+    head_dim: int | None = None
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
+    use_swiglu_ffn: bool = False
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.1
     drop_path_rate: float | int = 0.0
@@ -109,13 +130,24 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
     num_channels: int = 3
+    patch_bias: bool = True
+    use_dual_patch_norm: bool = False
     qkv_bias: bool = True
+    out_proj_bias: bool = True
+    layerscale_value: float | None = None
     norm_first: bool = False
     position_embedding_type: Literal["learned", "sincos2d", "none"] = "learned"
+    position_interpolation: Literal[
+        "bicubic_antialias", "bicubic", "bicubic_align_corners", "bilinear_align_corners"
+    ] = "bicubic_antialias"
     use_cls_token: bool = True
     use_cls_position: bool = False
+    num_register_tokens: int = 0
+    use_pre_layer_norm: bool = False
     use_final_layer_norm: bool = False
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean", "mean_tokens", "cls_mean", "cls_distillation", "attention"] = "cls"
+    use_pooled_layer_norm: bool = False
+    pooler_output_size: int | None = None
     initialization: Literal["article", "truncated_normal"] = "article"
     initializer_range: float = 0.02
     encoder_stride: int | list[int] | tuple[int, int] | None = None
@@ -167,6 +199,16 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: [CLS] and the registers."""
+        return int(self.use_cls_token) + self.num_register_tokens
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of the vector that the classification head reads."""
+        return self.pooler_output_size or self.hidden_size * (2 if self.pooling in JOINING_POOLINGS else 1)
+
+    @property
     def output_attentions(self) -> bool | None:
         """Whether the models return attention maps; unlike in transformers' own ViT, any attention kernel will do."""
         return self._output_attentions
@@ -187,13 +229,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         Raises:
             ValueError: one sentence that names the fields and their values.
         """
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
-            )
+        self._validate_counts()
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
@@ -205,6 +241,20 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         self._validate_sizes()
         self._validate_tokens()
         self.verify_out_features_out_indices()
+
+    def _validate_counts(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("head_dim", "pooler_output_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}.")
+        if self.num_register_tokens < 0:
+            raise ValueError(f"num_register_tokens must be at least 0, got {self.num_register_tokens}.")
+        if (self.head_dim is None or self.pooling == "attention") and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
+            )
 
     def _validate_sizes(self) -> None:
         sizes = {}
@@ -228,8 +278,12 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"position_embedding_type 'sincos2d' needs a hidden_size that is a multiple of 4, got "
                 f"{self.hidden_size}."
             )
-        if self.pooling == "cls" and not self.use_cls_token:
-            raise ValueError("pooling 'cls' needs use_cls_token=True; without a [CLS] token use pooling='mean'.")
+        if self.pooling.startswith("cls") and not self.use_cls_token:
+            raise ValueError(
+                f"pooling {self.pooling!r} needs use_cls_token=True; without a [CLS] token use pooling='mean'."
+            )
+        if self.pooling == "cls_distillation" and not self.num_register_tokens:
+            raise ValueError("pooling 'cls_distillation' needs num_register_tokens=1, the distillation token; got 0.")
         if self.use_cls_position and not (self.use_cls_token and self.position_embedding_type == "learned"):
             raise ValueError(
                 "use_cls_position=True needs use_cls_token=True and position_embedding_type='learned', got "

@@ -4,7 +4,7 @@
     PatchEmbedding -> PositionalEncoding -> AddClsToken -> TransformerEncoderBlock x depth -> ClassificationHead
 
 Every class takes the article's arguments; whatever goes beyond the article is keyword-only and its default is the
-article's. This file needs nothing but torch.
+article's. Layers that the article does not have are in `additions_vit_scratch.py`. Both need nothing but torch.
 
 Shapes: B batch, C channels, H and W image height and width in pixels, N patches, T tokens (N, and one more with the
 [CLS] token), D embedding dimension, A attention heads, F feed-forward dimension, K classes.
@@ -18,6 +18,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .additions_vit_scratch import INTERPOLATIONS, LayerScale, StochasticDepth, SwiGLU, TokenPooling, resampling_weights
 
 # (attention module, query, key, value, mask, dropout=, scaling=) -> (output (B, T, A, D/A), probabilities or None)
 AttentionKernel = Callable[..., tuple[Tensor, Tensor | None]]
@@ -39,19 +41,44 @@ class PatchEmbedding(nn.Module):
     A convolution whose kernel and stride are the patch size is that cut and projection in one (ViT, section 3.1,
     equation 1).
 
+    Args:
+        image_size, patch_size: pixels, one number or (height, width).
+        embedding_dim: D.
+        num_channels: C.
+        bias: whether the projection has a bias.
+        dual_norm: LayerNorm on the pixels of a patch and again on its vector (Dual PatchNorm, Kumar et al. 2023, arXiv
+            2302.01327).
+        layer_norm_eps: added to the variance in these two.
+
     Raises:
         ValueError: if the image has another number of channels, or a side that is not a multiple of the patch (the
             convolution alone would crop such an image silently).
     """
 
-    def __init__(self, image_size: Size, patch_size: Size, embedding_dim: int, *, num_channels: int = 3):
+    def __init__(
+        self,
+        image_size: Size,
+        patch_size: Size,
+        embedding_dim: int,
+        *,
+        num_channels: int = 3,
+        bias: bool = True,
+        dual_norm: bool = False,
+        layer_norm_eps: float = 1e-5,
+    ):
         super().__init__()
         self.patch_size = height_width(patch_size)
         self.num_channels = num_channels
         self.grid_size = self.grid_of(*height_width(image_size))
         self.num_patches = math.prod(self.grid_size)
-        self.projection = nn.Conv2d(num_channels, embedding_dim, kernel_size=self.patch_size, stride=self.patch_size)
+        self.projection = nn.Conv2d(
+            num_channels, embedding_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=bias
+        )
         self.flatten = nn.Flatten(2)
+        self.dual_norm = dual_norm
+        if dual_norm:
+            self.pixel_norm = nn.LayerNorm(num_channels * math.prod(self.patch_size), eps=layer_norm_eps)
+            self.norm = nn.LayerNorm(embedding_dim, eps=layer_norm_eps)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The number of patches down and across an image of `height` x `width` pixels."""
@@ -69,46 +96,19 @@ class PatchEmbedding(nn.Module):
                 f"expected images of shape (batch, {self.num_channels}, height, width), got {tuple(x.shape)}."
             )
         self.grid_of(x.shape[2], x.shape[3])
+        if self.dual_norm:
+            return self._between_norms(x)
         x = self.projection(x)  # (B, D, H / patch height, W / patch width)
         x = self.flatten(x)  # (B, D, N)
         return x.transpose(1, 2)  # (B, N, D)
 
-
-class MaskPatches(nn.Module):
-    """Replace the masked patches by one learned vector: (B, N, D), (B, N) -> (B, N, D).
-
-    Not in the article: masked image modelling needs it (SimMIM, Xie et al. 2021, arXiv 2111.09886, section 3.1).
-    """
-
-    def __init__(self, embedding_dim: int):
-        super().__init__()
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, embedding_dim))
-
-    def forward(self, x: Tensor, masked: Tensor) -> Tensor:
-        return torch.where(masked.bool().unsqueeze(-1), self.mask_token.to(x.dtype), x)
+    def _between_norms(self, x: Tensor) -> Tensor:
+        x = F.unfold(x, self.patch_size, stride=self.patch_size).transpose(1, 2)  # (B, N, C * patch height * width)
+        x = F.linear(self.pixel_norm(x), self.projection.weight.flatten(1), self.projection.bias)  # (B, N, D)
+        return self.norm(x)
 
 
 # --- Step 2 ----------------------------------------------------------------------------------------------------------
-
-
-def resampling_weights(trained: int, length: int, extent: Tensor) -> Tensor:
-    """Weights that stretch `trained` positions along one axis over `extent` new ones: (B,) -> (B, length, trained).
-
-    Antialiased bicubic interpolation (Keys' kernel with a = -1/2, half-pixel centres), written as a matrix: what
-    `torch.nn.functional.interpolate(mode="bicubic", antialias=True)` computes, but `extent` may differ from image to
-    image and be known only at run time, and the product runs in every dtype, compiles and exports. Rows from `extent`
-    on belong to padding and repeat the last position.
-    """
-    scale = (trained / extent.float()).view(-1, 1, 1)
-    index = torch.arange(length, device=extent.device).view(1, -1, 1)
-    index = torch.minimum(index, extent.view(-1, 1, 1) - 1)
-    centre = (index + 0.5) * scale  # (B, length, 1)
-    source = torch.arange(trained, device=extent.device) + 0.5  # (trained,)
-    x = (source - centre).abs() / scale.clamp(min=1.0)  # (B, length, trained)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weights = torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    return weights / weights.sum(-1, keepdim=True)
 
 
 class PositionalEncoding(nn.Module):
@@ -125,6 +125,7 @@ class PositionalEncoding(nn.Module):
         grid_size: (rows, columns) of the patches; needed for "sincos2d" and to fit learned positions to another size.
             By default the patches form a square, if they can.
         dropout: probability of zeroing an element of the sum (ViT, appendix B.1; none in the article).
+        interpolation: how learned positions are fitted to another grid, one of `INTERPOLATIONS`.
     """
 
     def __init__(
@@ -135,8 +136,11 @@ class PositionalEncoding(nn.Module):
         encoding: str = "learned",
         grid_size: tuple[int, int] | None = None,
         dropout: float = 0.0,
+        interpolation: str = "bicubic_antialias",
     ):
         super().__init__()
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}.")
         if encoding not in ("learned", "sincos2d", "none"):
             raise ValueError(f"encoding must be 'learned', 'sincos2d' or 'none', got {encoding!r}.")
         if encoding == "sincos2d" and embedding_dim % 4:
@@ -146,6 +150,7 @@ class PositionalEncoding(nn.Module):
         if math.prod(self.grid_size) != num_patches:
             raise ValueError(f"grid_size {self.grid_size} does not hold {num_patches} patches.")
         self.encoding = encoding
+        self.interpolation = interpolation
         self.embedding_dim = embedding_dim
         if encoding == "learned":
             self.positional_embedding = nn.Parameter(torch.randn(1, num_patches, embedding_dim))
@@ -180,8 +185,9 @@ class PositionalEncoding(nn.Module):
         positions = self.positional_embedding.float().view(*self.grid_size, -1)
         if extent is None:
             extent = torch.tensor([grid_size], device=positions.device)
-        rows = resampling_weights(self.grid_size[0], grid_size[0], extent[:, 0])  # (B, rows, trained rows)
-        columns = resampling_weights(self.grid_size[1], grid_size[1], extent[:, 1])  # (B, columns, trained columns)
+        # (B, rows, trained rows) and (B, columns, trained columns)
+        rows = resampling_weights(self.grid_size[0], grid_size[0], extent[:, 0], self.interpolation)
+        columns = resampling_weights(self.grid_size[1], grid_size[1], extent[:, 1], self.interpolation)
         return torch.einsum("brh,bcw,hwd->brcd", rows, columns, positions).flatten(1, 2)
 
     def sincos2d(self, grid_size: tuple[int, int], like: Tensor) -> Tensor:
@@ -283,25 +289,36 @@ class MultiHeadSelfAttention(nn.Module):
 
     Args:
         embedding_dim: D.
-        num_heads: A; must divide D.
+        num_heads: A; must divide D, unless `head_dim` is given.
         dropout: probability of dropping an attention probability in training.
         bias: whether `in_proj` has a bias.
+        head_dim: width of a head; by default D / A.
+        out_bias: whether `out_proj` has a bias.
     """
 
     # Read by the attention kernels of transformers.
     is_causal = False
     config: object = None
 
-    def __init__(self, embedding_dim: int, num_heads: int, dropout: float = 0.0, *, bias: bool = True):
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        *,
+        bias: bool = True,
+        head_dim: int | None = None,
+        out_bias: bool = True,
+    ):
         super().__init__()
-        if embedding_dim % num_heads:
+        if head_dim is None and embedding_dim % num_heads:
             raise ValueError(f"embedding_dim {embedding_dim} is not a multiple of num_heads {num_heads}.")
         self.num_heads = num_heads
-        self.head_dim = embedding_dim // num_heads
+        self.head_dim = head_dim or embedding_dim // num_heads
         self.scaling = self.head_dim**-0.5
         self.dropout = dropout
-        self.in_proj = nn.Linear(embedding_dim, 3 * embedding_dim, bias=bias)
-        self.out_proj = nn.Linear(embedding_dim, embedding_dim)
+        self.in_proj = nn.Linear(embedding_dim, 3 * num_heads * self.head_dim, bias=bias)
+        self.out_proj = nn.Linear(num_heads * self.head_dim, embedding_dim, bias=out_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -310,42 +327,21 @@ class MultiHeadSelfAttention(nn.Module):
         if self.in_proj.bias is not None:
             nn.init.zeros_(self.in_proj.bias)
         self.out_proj.reset_parameters()
-        nn.init.zeros_(self.out_proj.bias)
+        if self.out_proj.bias is not None:
+            nn.init.zeros_(self.out_proj.bias)
 
     def forward(
         self, x: Tensor, attention_mask: Tensor | None = None, kernel: AttentionKernel = fused_attention, **kwargs
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; `kernel` computes it, and `kwargs` go to it. The probabilities are None if the kernel has none."""
-        batch, tokens, dim = x.shape
+        batch, tokens, _ = x.shape
         qkv = self.in_proj(x).view(batch, tokens, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, A, T, D / A)
         dropout = self.dropout if self.training else 0.0
         output, probabilities = kernel(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.out_proj(output.reshape(batch, tokens, dim)), probabilities  # (B, T, D)
-
-
-class StochasticDepth(nn.Module):
-    """In training, skip a residual branch for a random share of the images: same shape (Huang et al. 2016, 1603.09382).
-
-    The branch of the images that keep it is divided by the share kept, so that its expectation is unchanged.
-    """
-
-    def __init__(self, drop_prob: float = 0.0):
-        super().__init__()
-        if not 0 <= drop_prob < 1:
-            raise ValueError(f"drop_prob must be at least 0 and below 1, got {drop_prob}.")
-        self.drop_prob = drop_prob
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.drop_prob == 0.0:
-            return x
-        keep = torch.rand(x.shape[0], *(1,) * (x.ndim - 1), device=x.device) >= self.drop_prob
-        return x * keep / (1.0 - self.drop_prob)
-
-    def extra_repr(self) -> str:
-        return f"drop_prob={self.drop_prob}"
+        return self.out_proj(output.reshape(batch, tokens, -1)), probabilities  # (B, T, D)
 
 
 class TransformerEncoderBlock(nn.Module):
@@ -356,7 +352,7 @@ class TransformerEncoderBlock(nn.Module):
 
     Args:
         embedding_dim: D.
-        num_heads: A; must divide D.
+        num_heads: A; must divide D, unless `head_dim` is given.
         ff_dim: F, the width between the two linear layers of the feed-forward network.
         dropout: probability of dropping an attention probability in training; it acts nowhere else.
         norm_first: pre-norm instead of the article's post-norm.
@@ -365,6 +361,9 @@ class TransformerEncoderBlock(nn.Module):
         qkv_bias: whether the projection to queries, keys and values has a bias.
         hidden_dropout: probability of zeroing an element of either branch's output in training.
         drop_path: probability of skipping a branch in training (stochastic depth).
+        head_dim: width of an attention head; by default D / A.
+        out_proj_bias: whether the projection of the attention's output has a bias.
+        layer_scale: factor of each branch's channels at first (`LayerScale`); none by default.
     """
 
     def __init__(
@@ -380,16 +379,25 @@ class TransformerEncoderBlock(nn.Module):
         qkv_bias: bool = True,
         hidden_dropout: float = 0.0,
         drop_path: float = 0.0,
+        head_dim: int | None = None,
+        out_proj_bias: bool = True,
+        layer_scale: float | None = None,
     ):
         super().__init__()
         self.norm_first = norm_first
-        self.attention = MultiHeadSelfAttention(embedding_dim, num_heads, dropout, bias=qkv_bias)
+        self.attention = MultiHeadSelfAttention(
+            embedding_dim, num_heads, dropout, bias=qkv_bias, head_dim=head_dim, out_bias=out_proj_bias
+        )
         self.norm1 = nn.LayerNorm(embedding_dim, eps=layer_norm_eps)
+        # SwiGLU halves the width that it gets.
+        first_dim = 2 * ff_dim if isinstance(activation, SwiGLU) else ff_dim
         self.ff = nn.Sequential(
-            nn.Linear(embedding_dim, ff_dim), activation or nn.GELU(), nn.Linear(ff_dim, embedding_dim)
+            nn.Linear(embedding_dim, first_dim), activation or nn.GELU(), nn.Linear(ff_dim, embedding_dim)
         )
         self.norm2 = nn.LayerNorm(embedding_dim, eps=layer_norm_eps)
         self.hidden_dropout = nn.Dropout(hidden_dropout)
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
+        self.scale2 = nn.Identity() if layer_scale is None else LayerScale(embedding_dim, layer_scale)
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(
@@ -397,42 +405,14 @@ class TransformerEncoderBlock(nn.Module):
     ) -> Tensor:
         """Run the block; the arguments after `x` are those of `MultiHeadSelfAttention`."""
         attended, _ = self.attention(self.norm1(x) if self.norm_first else x, attention_mask, kernel, **kwargs)
-        x = x + self.drop_path(self.hidden_dropout(attended))
+        x = x + self.drop_path(self.scale1(self.hidden_dropout(attended)))
         if not self.norm_first:
             x = self.norm1(x)
-        x = x + self.drop_path(self.hidden_dropout(self.ff(self.norm2(x) if self.norm_first else x)))
+        x = x + self.drop_path(self.scale2(self.hidden_dropout(self.ff(self.norm2(x) if self.norm_first else x))))
         return x if self.norm_first else self.norm2(x)
 
 
 # --- Step 5 ----------------------------------------------------------------------------------------------------------
-
-
-class TokenPooling(nn.Module):
-    """One vector for the image: (B, T, D) -> (B, D).
-
-    "cls" takes token 0, as the article does; "mean" averages the patches (Beyer et al. 2022, arXiv 2205.01580).
-
-    Args:
-        pooling: "cls" or "mean".
-        num_prefix_tokens: tokens in front of the patches, left out of the mean: 1 with a [CLS] token, else 0.
-    """
-
-    def __init__(self, pooling: str = "cls", num_prefix_tokens: int = 1):
-        super().__init__()
-        if pooling not in ("cls", "mean"):
-            raise ValueError(f"pooling must be 'cls' or 'mean', got {pooling!r}.")
-        self.pooling = pooling
-        self.num_prefix_tokens = num_prefix_tokens
-
-    def forward(self, x: Tensor, patch_mask: Tensor | None = None) -> Tensor:
-        """Pool; `patch_mask` (B, N) is false where a patch is padding."""
-        if self.pooling == "cls":
-            return x[:, 0]
-        patches = x[:, self.num_prefix_tokens :]
-        if patch_mask is None:
-            return patches.mean(dim=1)
-        weights = patch_mask.bool().to(x.dtype).unsqueeze(-1)  # (B, N, 1)
-        return (patches * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 class ClassificationHead(nn.Module):
@@ -444,13 +424,13 @@ class ClassificationHead(nn.Module):
     Args:
         embedding_dim: D.
         num_classes: K.
-        pooling, num_prefix_tokens: those of `TokenPooling`; the article's head reads the [CLS] token.
+        pool: what makes one vector of the tokens; by default it takes the [CLS] token.
     """
 
-    def __init__(self, embedding_dim: int, num_classes: int, *, pooling: str = "cls", num_prefix_tokens: int = 1):
+    def __init__(self, embedding_dim: int, num_classes: int, *, pool: nn.Module | None = None):
         super().__init__()
-        self.pool = TokenPooling(pooling, num_prefix_tokens)
+        self.pool = pool or TokenPooling()
         self.fc = nn.Linear(embedding_dim, num_classes) if num_classes else nn.Identity()
 
-    def forward(self, x: Tensor, patch_mask: Tensor | None = None) -> Tensor:
-        return self.fc(self.pool(x, patch_mask))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(x))

@@ -4,8 +4,9 @@
 The mathematics is in `layers_vit_scratch.py`; here a configuration becomes layers, and their results become the output
 classes that users of transformers know.
 
-Shapes: B batch, C channels, H and W image height and width in pixels, N patches, T tokens (N, and one more with the
-[CLS] token), D hidden size, A attention heads, K labels.
+Shapes: B batch, C channels, H and W image height and width in pixels, N patches, T tokens (N, and those in front of the
+patches: [CLS] and registers), D hidden size, P width of the pooled vector (D, unless the configuration says otherwise),
+A attention heads, K labels.
 """
 
 import copy
@@ -30,15 +31,22 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_vit_scratch import ViTScratchConfig
+from .additions_vit_scratch import (
+    AddRegisterTokens,
+    AttentionPooling,
+    LayerScale,
+    MaskPatches,
+    Pooler,
+    SwiGLU,
+    TokenPooling,
+)
+from .configuration_vit_scratch import JOINING_POOLINGS, ViTScratchConfig
 from .layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
-    MaskPatches,
     MultiHeadSelfAttention,
     PatchEmbedding,
     PositionalEncoding,
-    TokenPooling,
     TransformerEncoderBlock,
     eager_attention,
     height_width,
@@ -79,6 +87,8 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, MaskPatches):
             init.zeros_(module.mask_token)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, module.value)
         elif self.config.initialization == "truncated_normal":
             self._init_truncated_normal(module)
         else:
@@ -118,7 +128,8 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
 
     @staticmethod
     def _positions_and_tokens(module: nn.Module) -> list[nn.Parameter]:
-        return list(module.parameters(recurse=False)) if isinstance(module, (PositionalEncoding, AddClsToken)) else []
+        kinds = (PositionalEncoding, AddClsToken, AddRegisterTokens, AttentionPooling)
+        return list(module.parameters(recurse=False)) if isinstance(module, kinds) else []
 
 
 class ViTScratchModel(ViTScratchPreTrainedModel):
@@ -126,8 +137,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
 
     Args:
         config: the architecture.
-        add_pooling_layer: whether the output has `pooler_output`, (B, D): the token or mean that `config.pooling`
-            names. It has no parameters.
+        add_pooling_layer: whether the output has `pooler_output`, (B, P): the token or mean that `config.pooling`
+            names, as the classification head reads it.
         use_mask_token: whether patches can be masked by `bool_masked_pos`.
     """
 
@@ -137,7 +148,13 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         super().__init__(config)
         dim = config.hidden_size
         self.patch_embedding = PatchEmbedding(
-            config.image_size, config.patch_size, dim, num_channels=config.num_channels
+            config.image_size,
+            config.patch_size,
+            dim,
+            num_channels=config.num_channels,
+            bias=config.patch_bias,
+            dual_norm=config.use_dual_patch_norm,
+            layer_norm_eps=config.layer_norm_eps,
         )
         self.mask_patches = MaskPatches(dim) if use_mask_token else None
         self.positional_encoding = PositionalEncoding(
@@ -146,12 +163,40 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             encoding=config.position_embedding_type,
             grid_size=self.patch_embedding.grid_size,
             dropout=config.hidden_dropout_prob,
+            interpolation=config.position_interpolation,
         )
+        registers = config.num_register_tokens
+        self.register_tokens = AddRegisterTokens(dim, registers) if registers else None
         self.cls_token = AddClsToken(dim, position=config.use_cls_position) if config.use_cls_token else None
+        self.pre_norm = self._layer_norm() if config.use_pre_layer_norm else nn.Identity()
         self.encoder = nn.ModuleList(self._block(rate) for rate in self._drop_path_rates())
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.use_final_layer_norm else nn.Identity()
-        self.pooler = TokenPooling(config.pooling, int(config.use_cls_token)) if add_pooling_layer else None
+        self.norm = self._layer_norm() if config.use_final_layer_norm else nn.Identity()
+        self.pooler = self._pooler() if add_pooling_layer else None
         self.post_init()
+
+    def _layer_norm(self) -> nn.LayerNorm:
+        return nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
+
+    def _pooler(self) -> Pooler:
+        config = self.config
+        pool: nn.Module
+        if config.pooling == "attention":
+            pool = AttentionPooling(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                num_prefix_tokens=config.num_prefix_tokens,
+                activation=ACT2FN[config.hidden_act],
+                layer_norm_eps=config.layer_norm_eps,
+            )
+        else:
+            pool = TokenPooling(config.pooling, config.num_prefix_tokens)
+        return Pooler(
+            pool,
+            config.hidden_size * (2 if config.pooling in JOINING_POOLINGS else 1),
+            layer_norm_eps=config.layer_norm_eps if config.use_pooled_layer_norm else None,
+            output_dim=config.pooler_output_size,
+        )
 
     def _drop_path_rates(self) -> list[float]:
         """Stochastic depth per block: from 0 at the first to `drop_path_rate` at the last."""
@@ -166,11 +211,14 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             config.intermediate_size,
             config.attention_probs_dropout_prob,
             norm_first=config.norm_first,
-            activation=ACT2FN[config.hidden_act],
+            activation=SwiGLU() if config.use_swiglu_ffn else ACT2FN[config.hidden_act],
             layer_norm_eps=config.layer_norm_eps,
             qkv_bias=config.qkv_bias,
             hidden_dropout=config.hidden_dropout_prob,
             drop_path=drop_path,
+            head_dim=config.head_dim,
+            out_proj_bias=config.out_proj_bias,
+            layer_scale=config.layerscale_value,
         )
         block.attention.config = config
         return block
@@ -195,7 +243,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
 
         Returns:
-            `last_hidden_state` (B, T, D), `pooler_output` (B, D) or None, and where asked for `hidden_states`,
+            `last_hidden_state` (B, T, D), `pooler_output` (B, P) or None, and where asked for `hidden_states`,
             the tokens before the first block and after each, (B, T, D), not yet through the final LayerNorm, and
             `attentions`, the probabilities of each block, (B, A, T, T).
 
@@ -208,8 +256,11 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             x = self.mask_patches(x, bool_masked_pos)
         extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
         x = self.positional_encoding(x, grid_size if interpolate_pos_encoding else None, extent)
+        if self.register_tokens is not None:
+            x = self.register_tokens(x)  # (B, R + N, D)
         if self.cls_token is not None:
             x = self.cls_token(x)  # (B, T, D)
+        x = self.pre_norm(x)
         x = self._encode(x, attention_mask, **kwargs)
         x = self.norm(x)
         pooled = self.pooler(x, attention_mask) if self.pooler is not None else None
@@ -248,8 +299,9 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             config = copy.copy(config)
             config._attn_implementation = "eager"
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
-        if patch_mask is not None and self.cls_token is not None:
-            patch_mask = F.pad(patch_mask.bool(), (1, 0), value=True)  # (B, T): [CLS] is never padding
+        if patch_mask is not None:
+            # (B, T): what stands in front of the patches is never padding.
+            patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
         attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
         for block in self.encoder:
             x = block(x, attention_mask, kernel, **kwargs)
@@ -272,13 +324,9 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
     def __init__(self, config: ViTScratchConfig):
         super().__init__(config)
         self.num_labels = config.num_labels or 0
-        self.vit = ViTScratchModel(config, add_pooling_layer=False)
-        self.classification_head = ClassificationHead(
-            config.hidden_size,
-            self.num_labels,
-            pooling=config.pooling,
-            num_prefix_tokens=int(config.use_cls_token),
-        )
+        self.vit = ViTScratchModel(config)
+        # The base model has pooled already, so that `AutoModel` has the same vector of the same checkpoint.
+        self.classification_head = ClassificationHead(config.pooled_size, self.num_labels, pool=nn.Identity())
         self.post_init()
 
     @can_return_tuple
@@ -307,7 +355,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        logits = self.classification_head(outputs.last_hidden_state, attention_mask)  # (B, K)
+        logits = self.classification_head(outputs.pooler_output)  # (B, K)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -375,7 +423,7 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
             **kwargs,
         )
         grid_size = self.vit.patch_embedding.grid_of(*pixel_values.shape[2:])
-        patches = outputs.last_hidden_state[:, int(self.config.use_cls_token) :]  # (B, N, D)
+        patches = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]  # (B, N, D)
         reconstruction = self.decoder(patches.transpose(1, 2).unflatten(2, grid_size))  # (B, C, H, W)
         loss = None
         if bool_masked_pos is not None:
@@ -439,7 +487,7 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
             # Without a block, for the stem alone, nothing recorded the tokens; they are the (normalised) output.
             tokens = self.norm(outputs.hidden_states[index]) if self.encoder else outputs.last_hidden_state
             if self.config.reshape_hidden_states:
-                patches = tokens[:, int(self.config.use_cls_token) :].transpose(1, 2)  # (B, D, N)
+                patches = tokens[:, self.config.num_prefix_tokens :].transpose(1, 2)  # (B, D, N)
                 tokens = patches.unflatten(2, grid_size).contiguous()  # (B, D, rows, columns)
             feature_maps.append(tokens)
         return BackboneOutput(

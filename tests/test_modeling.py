@@ -49,6 +49,13 @@ SWITCHES = [
     {"position_embedding_type": "none"},
     {"use_final_layer_norm": True, "hidden_act": "relu"},
     {"initialization": "truncated_normal", "norm_first": True},
+    {"patch_bias": False, "use_dual_patch_norm": True},
+    {"num_register_tokens": 2, "pooling": "cls_mean", "position_interpolation": "bicubic"},
+    {"num_register_tokens": 1, "pooling": "cls_distillation", "use_pooled_layer_norm": True},
+    {**NO_CLS, "num_register_tokens": 3, "pooling": "attention"},
+    {"layerscale_value": 0.1, "use_swiglu_ffn": True, **VIT},
+    {"head_dim": 5, "out_proj_bias": False, "use_pre_layer_norm": True},
+    {"pooling": "mean_tokens", "pooler_output_size": 13, "initialization": "truncated_normal"},
 ]
 
 
@@ -159,8 +166,10 @@ def test_the_base_model_computes_what_transformers_vit_does():
     theirs, ours = peers(transformers.ViTForImageClassification, ViTScratchForImageClassification, image_size=[24, 30])
     wanted = {"output_hidden_states": True, "output_attentions": True}
     expected, outputs = theirs.vit(images(width=30), **wanted), ours.vit(images(width=30), **wanted)
-    assert list(outputs) == list(expected) == ["last_hidden_state", "hidden_states", "attentions"]
-    assert_same(outputs, expected)
+    assert list(expected) == ["last_hidden_state", "hidden_states", "attentions"]
+    assert torch.equal(outputs.pooler_output, outputs.last_hidden_state[:, 0])  # what the head reads
+    assert [name for name in outputs if name != "pooler_output"] == list(expected)
+    assert_same({name: outputs[name] for name in expected}, expected)
 
 
 def test_a_padding_mask_acts_as_in_transformers_vit():

@@ -38,7 +38,12 @@ from modeling_vit_scratch import (
 
 PACKAGE = Path(modeling_vit_scratch.__file__).parent
 TRAVELLERS = sorted(PACKAGE.glob("*_vit_scratch.py"))
-CODE = {"configuration_vit_scratch.py", "layers_vit_scratch.py", "modeling_vit_scratch.py"}
+CODE = {
+    "additions_vit_scratch.py",
+    "configuration_vit_scratch.py",
+    "layers_vit_scratch.py",
+    "modeling_vit_scratch.py",
+}
 CLASSES = {
     "AutoModel": ViTScratchModel,
     "AutoModelForImageClassification": ViTScratchForImageClassification,
