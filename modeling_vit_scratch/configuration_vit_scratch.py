@@ -134,7 +134,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     use_dual_patch_norm: bool = False
     qkv_bias: bool = True
     out_proj_bias: bool = True
-    layerscale_value: float | None = None
+    layerscale_value: float | int | None = None
     norm_first: bool = False
     position_embedding_type: Literal["learned", "sincos2d", "none"] = "learned"
     position_interpolation: Literal[
@@ -249,6 +249,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("head_dim", "pooler_output_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}.")
+        if self.layerscale_value is not None and not abs(self.layerscale_value) < float("inf"):
+            raise ValueError(f"layerscale_value must be a finite number, or None, got {self.layerscale_value}.")
         if self.num_register_tokens < 0:
             raise ValueError(f"num_register_tokens must be at least 0, got {self.num_register_tokens}.")
         if (self.head_dim is None or self.pooling == "attention") and self.hidden_size % self.num_attention_heads:

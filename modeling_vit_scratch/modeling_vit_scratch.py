@@ -460,7 +460,7 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
         if not config.apply_layernorm:
             self.norm = nn.Identity()
             unused.add(r"norm\.(weight|bias)")
-        self._keys_to_ignore_on_load_unexpected = unused | {r"classification_head\."}
+        self._keys_to_ignore_on_load_unexpected = unused | {r"classification_head\.", r"pooler\."}
 
     def _stage_indices(self) -> list[int]:
         return [self.stage_names.index(name) for name in self.out_features]
@@ -495,47 +495,10 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
         )
 
 
-def convert_article_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of the article's own `VisionTransformer` to those of `ViTScratchForImageClassification`.
-
-    The names are the article's already, but for the prefix of the base model and the query-key-value projection,
-    which `nn.MultiheadAttention` keeps as bare parameters. The number of heads is not in the weights: give it to the
-    configuration. The logits are those of the article's code with `batch_first=True`.
-
-    Args:
-        state_dict: what `VisionTransformer(...).state_dict()` of the article's code returned.
-
-    Returns:
-        A state dict for `ViTScratchForImageClassification(config).load_state_dict(...)`.
-
-    Raises:
-        ValueError: if a key that every such state dict has is missing, or there are keys that none has.
-    """
-    required = {
-        "patch_embedding.projection.weight",
-        "positional_encoding.positional_embedding",
-        "cls_token.cls_token",
-        "encoder.0.attention.in_proj_weight",
-        "classification_head.fc.weight",
-    }
-    modules = {key.split(".")[0] for key in required}
-    missing = sorted(required - state_dict.keys())
-    unknown = sorted(key for key in state_dict if key.split(".")[0] not in modules)
-    if missing or unknown:
-        raise ValueError(
-            f"this is not a state dict of the article's VisionTransformer: missing {missing}, unknown {unknown[:5]}."
-        )
-    return {
-        key if key.startswith("classification_head.") else "vit." + key.replace("in_proj_", "in_proj."): value
-        for key, value in state_dict.items()
-    }
-
-
 __all__ = [
     "ViTScratchBackbone",
     "ViTScratchForImageClassification",
     "ViTScratchForMaskedImageModeling",
     "ViTScratchModel",
     "ViTScratchPreTrainedModel",
-    "convert_article_state_dict",
 ]

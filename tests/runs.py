@@ -28,7 +28,12 @@ SMALL = (
     "--translation=0.08",
     "--scaling=0.1",
 )
-CODE = {"configuration_vit_scratch.py", "layers_vit_scratch.py", "modeling_vit_scratch.py"}
+CODE = {
+    "additions_vit_scratch.py",
+    "configuration_vit_scratch.py",
+    "layers_vit_scratch.py",
+    "modeling_vit_scratch.py",
+}
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
 RUN = {
     *CHECKPOINT,

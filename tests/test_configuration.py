@@ -198,6 +198,13 @@ REFUSED = [
     ({"image_size": [10, 23]}, r"\[10, 23\] is not a multiple of patch_size \[5, 7\]: the width 23 leaves 2 pixels"),
     ({"hidden_size": 18, "position_embedding_type": "sincos2d"}, "multiple of 4, got 18"),
     ({"use_cls_token": False}, "pooling 'cls' needs use_cls_token=True"),
+    ({"use_cls_token": False, "pooling": "cls_mean"}, "pooling 'cls_mean' needs use_cls_token=True"),
+    ({"pooling": "cls_distillation"}, "pooling 'cls_distillation' needs num_register_tokens=1"),
+    ({"num_register_tokens": -1}, "num_register_tokens must be at least 0, got -1"),
+    ({"head_dim": 0}, "head_dim must be at least 1, or None, got 0"),
+    ({"pooler_output_size": -3}, "pooler_output_size must be at least 1, or None, got -3"),
+    ({"hidden_size": 65, "head_dim": 8, "pooling": "attention"}, "hidden_size 65 is not a multiple of num_attention"),
+    ({"layerscale_value": float("nan")}, "layerscale_value must be a finite number, or None, got nan"),
     (
         {"use_cls_position": True, "use_cls_token": False, "pooling": "mean"},
         "use_cls_position=True needs .* got use_cls_token=False and position_embedding_type='learned'",
@@ -237,6 +244,9 @@ def test_a_number_of_labels_that_is_no_number_is_refused(name, num_labels):
         ("norm_first", 1),
         ("hidden_act", None),
         ("pooling", "max"),
+        ("position_interpolation", "nearest"),
+        ("num_register_tokens", 1.5),
+        ("layerscale_value", "small"),
         ("position_embedding_type", "rotary"),
         ("initialization", "xavier"),
     ],
@@ -307,6 +317,10 @@ def test_a_config_that_cannot_make_a_model_is_not_saved(tmp_path):
         {"norm_first": True, "use_cls_position": True, "use_final_layer_norm": True, "layer_norm_eps": 1e-6},
         {"use_cls_token": False, "pooling": "mean", "position_embedding_type": "sincos2d", "qkv_bias": False},
         {"drop_path_rate": 0, "hidden_dropout_prob": 0.25, "initialization": "truncated_normal"},
+        {"hidden_size": 13, "head_dim": 5, "out_proj_bias": False, "layerscale_value": 1e-5, "use_swiglu_ffn": True},
+        {"patch_bias": False, "use_dual_patch_norm": True, "position_interpolation": "bilinear_align_corners"},
+        {"num_register_tokens": 1, "pooling": "cls_distillation", "use_pre_layer_norm": True},
+        {"pooling": "attention", "use_pooled_layer_norm": True, "pooler_output_size": 5},
         {"dtype": "bfloat16", "output_hidden_states": True, "return_dict": False},
     ],
     ids=str,
@@ -564,3 +578,21 @@ def test_names_and_indices_of_stages_follow_each_other(tmp_path):
 def test_stages_that_the_model_does_not_have_are_refused(asked, message):
     with pytest.raises(ValueError, match=message):
         tiny(**asked)
+
+
+# --- What the model's parts ask it for -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "prefix", "pooled"),
+    [
+        ({}, 1, 12),
+        ({"use_cls_token": False, "pooling": "mean", "num_register_tokens": 2}, 2, 12),
+        ({"num_register_tokens": 3, "pooling": "cls_mean"}, 4, 24),
+        ({"num_register_tokens": 1, "pooling": "cls_distillation"}, 2, 24),
+        ({"pooling": "cls_mean", "pooler_output_size": 7}, 1, 7),
+    ],
+)
+def test_the_tokens_in_front_and_the_width_of_the_pooled_vector_follow(fields, prefix, pooled):
+    config = tiny(**fields)
+    assert (config.num_prefix_tokens, config.pooled_size) == (prefix, pooled)

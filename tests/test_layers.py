@@ -653,7 +653,7 @@ def test_mean_pooling_leaves_out_padding():
 
 
 def test_an_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match="pooling must be one of cls, mean, .*, got 'max'"):
+    with pytest.raises(ValueError, match=r"pooling must be one of cls, mean, .*, got 'max'"):
         TokenPooling("max")
 
 

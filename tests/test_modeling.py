@@ -22,7 +22,6 @@ from modeling_vit_scratch import (
     ViTScratchForImageClassification,
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
-    convert_article_state_dict,
 )
 from modeling_vit_scratch.layers_vit_scratch import eager_attention
 
@@ -892,6 +891,15 @@ ARTICLE = [
 HEAD = ["classification_head.fc.weight", "classification_head.fc.bias"]
 DECODER = ["vit.mask_patches.mask_token", "decoder.0.weight", "decoder.0.bias"]
 FINAL_NORM = ["norm.weight", "norm.bias"]
+PATCH_NORMS = [f"patch_embedding.{norm}.{name}" for norm in ("pixel_norm", "norm") for name in ("weight", "bias")]
+ATTENTION_POOLING = [
+    "pooler.pool.query",
+    *(
+        f"pooler.pool.{layer}.{name}"
+        for layer in ("query_proj", "key_value_proj", "out_proj", "norm", "ff.0", "ff.2")
+        for name in ("weight", "bias")
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -907,6 +915,22 @@ FINAL_NORM = ["norm.weight", "norm.bias"]
         (ViTScratchModel, NO_CLS, [name for name in ARTICLE if "cls" not in name]),
         (ViTScratchModel, {"qkv_bias": False}, [name for name in ARTICLE if "in_proj.bias" not in name]),
         (ViTScratchModel, {"position_embedding_type": "none"}, [name for name in ARTICLE if "positional" not in name]),
+        (ViTScratchModel, {"patch_bias": False}, [name for name in ARTICLE if "projection.bias" not in name]),
+        (ViTScratchModel, {"out_proj_bias": False}, [name for name in ARTICLE if "out_proj.bias" not in name]),
+        (ViTScratchModel, {"use_dual_patch_norm": True}, [*ARTICLE, *PATCH_NORMS]),
+        (ViTScratchModel, {"num_register_tokens": 2}, [*ARTICLE, "register_tokens.register_tokens"]),
+        (ViTScratchModel, {"layerscale_value": 0.1}, [*ARTICLE, "encoder.0.scale1.gamma", "encoder.0.scale2.gamma"]),
+        (ViTScratchModel, {"use_swiglu_ffn": True, "head_dim": 5}, ARTICLE),
+        (ViTScratchModel, {"use_pre_layer_norm": True}, [*ARTICLE, "pre_norm.weight", "pre_norm.bias"]),
+        (ViTScratchModel, {"use_pooled_layer_norm": True}, [*ARTICLE, "pooler.norm.weight", "pooler.norm.bias"]),
+        (ViTScratchModel, {"pooler_output_size": 5}, [*ARTICLE, "pooler.dense.weight", "pooler.dense.bias"]),
+        (ViTScratchModel, {"pooling": "attention"}, [*ARTICLE, *ATTENTION_POOLING]),
+        (
+            ViTScratchForImageClassification,
+            {"pooling": "attention"},
+            [*(f"vit.{name}" for name in [*ARTICLE, *ATTENTION_POOLING]), *HEAD],
+        ),
+        (ViTScratchBackbone, {"pooling": "attention"}, ARTICLE),
     ],
 )
 def test_the_names_in_a_checkpoint_are_public(task, fields, names):
@@ -1009,89 +1033,6 @@ def test_transformers_captioning_model_reads_the_encoder():
     outputs = model(images(), decoder_input_ids=torch.tensor([[1, 2, 3], [3, 4, 5]]), output_attentions=True)
     assert outputs.logits.shape == (2, 3, 50)
     torch.testing.assert_close(outputs.encoder_last_hidden_state, encoder(images()).last_hidden_state)
-
-
-# --- The article's own code ------------------------------------------------------------------------------------------
-
-
-class ArticleBlock(nn.Module):
-    def __init__(self, embedding_dim, num_heads, ff_dim, dropout=0.1):
-        super().__init__()
-        self.attention = nn.MultiheadAttention(embedding_dim, num_heads, dropout=dropout, batch_first=True)
-        self.norm1 = nn.LayerNorm(embedding_dim)
-        self.ff = nn.Sequential(nn.Linear(embedding_dim, ff_dim), nn.GELU(), nn.Linear(ff_dim, embedding_dim))
-        self.norm2 = nn.LayerNorm(embedding_dim)
-
-    def forward(self, x):
-        x = self.norm1(x + self.attention(x, x, x, need_weights=False)[0])
-        return self.norm2(x + self.ff(x))
-
-
-class ArticlePositions(nn.Module):
-    def __init__(self, num_patches, embedding_dim):
-        super().__init__()
-        self.positional_embedding = nn.Parameter(torch.randn(1, num_patches, embedding_dim))
-
-
-class ArticleToken(nn.Module):
-    def __init__(self, embedding_dim):
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.randn(1, 1, embedding_dim))
-
-
-class ArticleViT(nn.Module):
-    """The article's VisionTransformer, with the `batch_first=True` that its prose means."""
-
-    def __init__(self, image_size, patch_size, embedding_dim, num_heads, ff_dim, num_classes, depth):
-        super().__init__()
-        self.patch_embedding = nn.Module()
-        self.patch_embedding.projection = nn.Conv2d(3, embedding_dim, kernel_size=patch_size, stride=patch_size)
-        self.positional_encoding = ArticlePositions((image_size // patch_size) ** 2, embedding_dim)
-        self.cls_token = ArticleToken(embedding_dim)
-        self.encoder = nn.Sequential(*(ArticleBlock(embedding_dim, num_heads, ff_dim) for _ in range(depth)))
-        self.classification_head = nn.Module()
-        self.classification_head.fc = nn.Linear(embedding_dim, num_classes)
-
-    def forward(self, x):
-        x = self.patch_embedding.projection(x).flatten(2).transpose(1, 2)
-        x = x + self.positional_encoding.positional_embedding
-        x = torch.cat((self.cls_token.cls_token.expand(len(x), -1, -1), x), dim=1)
-        return self.classification_head.fc(self.encoder(x)[:, 0])
-
-
-@pytest.fixture
-def article():
-    torch.manual_seed(4)
-    model = ArticleViT(24, 6, embedding_dim=48, num_heads=3, ff_dim=56, num_classes=2, depth=3).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def test_a_checkpoint_of_the_articles_code_gives_the_same_logits(article, tmp_path):
-    torch.save(article.state_dict(), tmp_path / "article.pt")
-    state = convert_article_state_dict(torch.load(tmp_path / "article.pt", weights_only=True))
-    config = ViTScratchConfig(
-        image_size=24, patch_size=6, embedding_dim=48, num_heads=3, ff_dim=56, num_classes=2, depth=3
-    )
-    model = ViTScratchForImageClassification(config).eval()
-    model.load_state_dict(state, strict=True)
-    torch.testing.assert_close(model(images(width=24)).logits, article(images(width=24)), atol=1e-5, rtol=0)
-
-
-def test_weights_that_are_not_the_articles_are_refused(article):
-    state = article.state_dict()
-    with pytest.raises(ValueError, match="missing"):
-        convert_article_state_dict({name: value for name, value in state.items() if "cls_token" not in name})
-    with pytest.raises(ValueError, match=r"norm\.weight"):
-        convert_article_state_dict({**state, "norm.weight": torch.ones(48)})
-    with pytest.raises(ValueError, match="not a state dict of the article"):
-        convert_article_state_dict({f"module.{name}": value for name, value in state.items()})
-    with pytest.raises(ValueError, match="not a state dict of the article"):
-        convert_article_state_dict(tiny().state_dict())
-    with pytest.raises(ValueError, match="not a state dict of the article"):
-        convert_article_state_dict({})
 
 
 # --- What transformers reads off a model -----------------------------------------------------------------------------
