@@ -30,7 +30,6 @@ from .modeling_vit_scratch import (
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
     ViTScratchPreTrainedModel,
-    convert_article_state_dict,
 )
 
 __version__ = "0.1.0"
@@ -48,7 +47,6 @@ __all__ = [
     "ViTScratchForMaskedImageModeling",
     "ViTScratchModel",
     "ViTScratchPreTrainedModel",
-    "convert_article_state_dict",
 ]
 
 

@@ -112,23 +112,3 @@ def _preprocess(
         images = [step(image) for image in images]
     pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
     return {"pixel_values": list(pixel_values), "label": rows["label"]}
-
-
-def describe(processor: BaseImageProcessor) -> str:
-    """What the processor does to an image, in words."""
-    settings = processor.to_dict()
-    words = []
-    if settings.get("do_resize"):
-        size = settings["size"]
-        if "shortest_edge" in size:
-            how = f"shorter side resized to {size['shortest_edge']} pixels"
-        else:
-            how = f"resized to {size['height']}x{size['width']} pixels, whatever the aspect ratio"
-        words.append(f"{how} ({Image.Resampling(int(settings['resample'])).name.lower()})")
-    if settings.get("do_center_crop"):
-        crop = settings["crop_size"]
-        words.append(f"centre cropped to {crop['height']}x{crop['width']} pixels")
-    if settings.get("do_normalize"):
-        mean, deviation = settings["image_mean"], settings["image_std"]
-        words.append(f"normalised with mean {list(mean)} and deviation {list(deviation)}")
-    return ", ".join(words) or "as it is"

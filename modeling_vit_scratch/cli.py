@@ -2,6 +2,7 @@
 """The command line: `vit-scratch VERB …`. Each verb is a function of the package with its arguments as flags."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -54,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _quiet() -> None:
     """Leave the terminal to our own lines: the libraries' bars and advice are for those who program with them."""
-    import datasets
     import huggingface_hub
     from transformers.utils import logging
 
-    datasets.disable_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # not all verbs need the library
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()
@@ -135,6 +137,58 @@ def _predict(argv: list[str]) -> int:
     return SOME_IMAGES_BAD if bad else 0
 
 
+def _import(argv: list[str]) -> int:
+    parser = Parser(
+        prog="vit-scratch import",
+        description="Load the ViT weights of another library: transformers, timm, torchvision, Google's .npz, "
+        "the article's code, lucidrains' vit-pytorch.",
+    )
+    parser.add_argument("source", help="a file, a folder, or a Hub id")
+    parser.add_argument("output", help="new folder for the checkpoint")
+    parser.add_argument("--format", help="the library that wrote it (default: recognised by its contents)")
+    parser.add_argument(
+        "--image_size", "--image-size", type=_size, help="H or H,W pixels: resample the positions to this size"
+    )
+    parser.add_argument("--num_labels", "--num-labels", type=_positive, help="a new head for so many labels")
+    parser.add_argument(
+        "--config_overrides",
+        "--config-overrides",
+        default="",
+        help="what the source does not say, as fields of the configuration: 'num_attention_heads=12'",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    arguments = parser.parse_args(argv)
+    from .arguments import parse_overrides
+    from .porting import import_checkpoint, import_lines
+
+    options = vars(arguments)
+    options["config_overrides"] = parse_overrides(arguments.config_overrides)
+    imported = import_checkpoint(**options)
+    print(*import_lines(imported, arguments.source, arguments.output), sep="\n")
+    return 0
+
+
+def _export(argv: list[str]) -> int:
+    parser = Parser(
+        prog="vit-scratch export", description="Write a checkpoint as one that another library loads itself."
+    )
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("output", help="new folder")
+    parser.add_argument("--format", required=True, choices=("transformers", "timm"), help="the other library")
+    arguments = parser.parse_args(argv)
+    from .porting import export_checkpoint
+
+    print(*export_checkpoint(**vars(arguments)), sep="\n")
+    return 0
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    sides = text.split(",")
+    if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"must be pixels, H or H,W, got {text!r}")
+    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
@@ -145,4 +199,6 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model by a recipe"),
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
+    "import": (_import, "load the weights of another library"),
+    "export": (_export, "write a checkpoint for another library"),
 }

@@ -1,142 +1,43 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The model card that every saved checkpoint carries, with the metadata that the Hub reads."""
+"""The Hub: checkpoints that are fetched by their names."""
 
-import glob
-import platform
+import os
 import re
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
-import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel
-from transformers.image_processing_utils import BaseImageProcessor
+from huggingface_hub import snapshot_download
 
-from .augmentation import describe
-from .layers_vit_scratch import height_width
-from .metrics import ClassScores, per_class_report
-from .presets import shipped_path
-from .report import SplitResults, clock
-
-# Names by which the Hub knows our metrics.
-HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "top5_accuracy": "top_5_accuracy"}
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
+# What to fetch of a repository: its configuration and its weights, and those in safetensors if there are such.
+CONFIGURATIONS = ["config.json", "preprocessor_config.json", "model.safetensors.index.json"]
+SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
+OTHER_WEIGHTS = ["*.safetensors", "*.npz", "pytorch_model.bin", "*.pth", "*.pt"]
 
 
-@dataclass
-class FinishedRun:
-    """What there is to say of a training run at its end."""
-
-    name: str
-    model: PreTrainedModel
-    processor: BaseImageProcessor
-    recipe: dict[str, Any]
-    image_counts: dict[str, int]  # by split
-    metrics: dict[str, float]  # named by split
-    label_names: list[str]
-    results: SplitResults | None  # of the split that the per-class table is of
-    chosen_by: str | None  # the metric that says which checkpoint is best; without one it is the last
-    seconds: float
-    resumed: bool  # `seconds` are those since then
-    processes: int
+def is_hub_id(source: str) -> bool:
+    """Whether a text can be the name of a repository on the Hub, and is nothing on this machine."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None and not os.path.exists(source)
 
 
-def write_model_card(run: FinishedRun, path: Path) -> None:
-    """Render `model_card.md` for a run into a README.md at `path`."""
-    config = run.model.config
-    height, width = height_width(config.image_size)
-    card = ModelCard.from_template(
-        card_metadata(run),
-        template_path=str(shipped_path("model_card.md")),
-        model_name=markdown(run.name),
-        num_hidden_layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        num_parameters=f"{run.model.num_parameters():,}",
-        norm_first=config.norm_first,
-        image_height=height,
-        image_width=width,
-        labels=[markdown(label) for label in run.label_names],
-        preprocessing=describe(run.processor),
-        data=data_sentence(run.recipe),
-        counts={split: f"{count:,}" for split, count in run.image_counts.items()},
-        metrics=run.metrics,
-        chosen_by=run.chosen_by,
-        per_class=_per_class(run.results),
-        final_split=run.results.name if run.results else "",
-        duration=f"{clock(run.seconds)} {'since it was resumed' if run.resumed else 'in all'} (h:mm:ss)",
-        hardware=_hardware(run),
-        versions=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
-        recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
-    )
-    path.write_text(f"{card}\n", encoding="utf-8")
+def fetched(source: str, revision: str | None = None) -> Path:
+    """A checkpoint on this machine: the file or folder itself, or what the Hub has by that name, in its cache.
 
+    Args:
+        source: a path, or a Hub id, with or without timm's "hf-hub:" before it.
+        revision: a branch, tag or commit of the Hub's repository.
 
-def card_metadata(run: FinishedRun) -> ModelCardData:
-    """The header of the card: what the Hub lists, filters and draws."""
-    data = name_of(run.recipe["data"])
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=data,
-            dataset_name=data,
-            dataset_split=split,
-            metric_type=HUB_METRICS[metric],
-            metric_name=key,
-            metric_value=value,
-        )
-        for key, value in run.metrics.items()
-        for split, _, metric in [key.partition("_")]
-        if metric in HUB_METRICS
-    ]
-    return ModelCardData(
-        model_name=run.name,
-        eval_results=results or None,
-        library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["vit-scratch", "vision-transformer"],
-        metrics=sorted({result.metric_type for result in results}) or None,
-    )
-
-
-def name_of(value: str) -> str:
-    """A setting as others may read it: of a path its last part, of a Hub id or anything else all."""
-    path = Path(value).expanduser()
-    if path.exists():
-        return path.resolve().name
-    is_place = path.is_absolute() or value.startswith(("~", ".")) or glob.has_magic(value)
-    return path.name if is_place else value
-
-
-def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe for the card, which is read elsewhere: it names data and checkpoints, not where they lay."""
-    return {key: name_of(value) if isinstance(value, str) else value for key, value in recipe.items()}
-
-
-def markdown(text: str) -> str:
-    """A name as Markdown that shows it as it is, on one line, in a table, too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
-
-
-def data_sentence(recipe: dict[str, Any]) -> str:
-    """Where the images came from, for a person."""
-    if recipe["data"] == "digits":
-        return "Scikit-learn's handwritten digits: 1,797 grey scans of 8x8 pixels, ten classes (`load_digits`)."
-    name = markdown(name_of(recipe["data"]))
-    return f"{name}; splits that the data itself does not have were drawn from its train split."
-
-
-def _per_class(results: SplitResults | None) -> list[ClassScores]:
-    if results is None:
-        return []
-    rows = per_class_report(results.logits, results.labels, results.label_names)
-    return [row._replace(label=markdown(row.label)) for row in rows]
-
-
-def _hardware(run: FinishedRun) -> str:
-    device = run.model.device
-    if device.type == "cuda":
-        return f"{run.processes} x {torch.cuda.get_device_name(device)}"
-    return f"the CPU ({platform.machine()}), processes x threads: {run.processes} x {torch.get_num_threads()}"
+    Raises:
+        ValueError: if nothing is there by that name, or it cannot be fetched.
+    """
+    name = re.sub(r"^hf[-_]hub:", "", source)
+    if not is_hub_id(name):
+        if not os.path.exists(source):
+            raise ValueError(f"there is no file or folder {source}, and it is no name on the Hub (owner/model).")
+        return Path(source)
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=CONFIGURATIONS + SAFETENSORS)
+        if not any(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(name, revision=revision, allow_patterns=CONFIGURATIONS + OTHER_WEIGHTS)
+    except Exception as error:  # the libraries below raise many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"there is no folder {name}, and the Hub's {name} cannot be fetched: {reason}") from error
+    return Path(folder)

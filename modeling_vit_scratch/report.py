@@ -16,7 +16,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import SchedulerType
 
 from .arguments import DataArguments, TrainingArguments
-from .augmentation import describe, variations
+from .augmentation import variations
+from .card import describe
 from .images import read_image
 from .layers_vit_scratch import height_width
 from .metrics import confusion_matrix, per_class_report

@@ -14,9 +14,9 @@ from transformers import Trainer
 
 from .arguments import TrainingArguments
 from .columns import listed
-from .hub import FinishedRun, write_model_card
 from .images import read_image
 from .report import draw_training
+from .training_card import FinishedRun, write_model_card
 
 INCOMPLETE = ".incomplete"
 PICTURE = "training.png"

@@ -28,7 +28,6 @@ from .arguments import DataArguments, ModelArguments, TrainingArguments, parse_o
 from .augmentation import preprocessing, variations
 from .configuration_vit_scratch import ViTScratchConfig
 from .data import load_images, with_splits
-from .hub import FinishedRun
 from .images import without_bad_images
 from .layers_vit_scratch import height_width
 from .metrics import compute_metrics
@@ -45,6 +44,7 @@ from .run_folder import (
     resume_point,
     write_checkpoint,
 )
+from .training_card import FinishedRun
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, arguments: TrainingArguments) -> dict[str, float]:

@@ -3,6 +3,7 @@
     python scripts/benchmark.py                              # the digits preset and ViT-B/16, inference and train step
     python scripts/benchmark.py --models vit-base-patch16-224 --rounds 20
     python scripts/benchmark.py --modes import               # import time of the package beside transformers' ViTModel
+    python scripts/benchmark.py --modes weights              # memory and time of importing the weights of a ViT-L
 
 The outputs of both sides are asserted equal before anything is timed. Each round times one side and then the other, so
 that what else the machine does meets both; the ratio is taken round by round and its median and range are printed.
@@ -12,9 +13,12 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -22,6 +26,13 @@ from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassificat
 from modeling_vit_scratch.presets import preset_path
 
 BATCH_SIZES = {"digits": 64, "vit-base-patch16-224": 8}
+VIT_L = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "num_labels": 1000,
+}
 # Both sides in the original ViT's settings: transformers' ViT has no post-norm to compare with.
 ORIGINAL_VIT = {
     "norm_first": True,
@@ -157,6 +168,67 @@ def benchmark_import(rounds: int) -> None:
         print(f"import {name:<22} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
 
 
+def benchmark_weights() -> None:
+    """Print what an import of random ViT-L weights takes, of transformers' folder and of Google's `.npz`."""
+    baseline = _peak("import modeling_vit_scratch.porting")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {"transformers": Path(folder, "theirs"), "google": Path(folder, "L_16.npz")}
+        config = ViTConfig(**VIT_L)
+        ViTForImageClassification(config).save_pretrained(sources["transformers"])
+        _save_as_google(sources["transformers"], sources["google"])
+        for name, source in sources.items():
+            size = sum(path.stat().st_size for path in (source.iterdir() if source.is_dir() else [source]))
+            output = Path(folder, f"ours-{name}")
+            program = f"from modeling_vit_scratch.cli import main; main(['import', {str(source)!r}, {str(output)!r}])"
+            peak, seconds = _peak(program)
+            print(
+                f"import weights  {name:<12} {size / 1e9:.2f} GB in {seconds:.0f} s; peak {peak / 1e9:.2f} GB, "
+                f"{(peak - baseline) / size:.2f} x the file above the {baseline / 1e9:.2f} GB of the libraries"
+            )
+
+
+def _peak(program: str) -> tuple[int, float]:
+    """The largest resident size of a fresh process that runs a program, in bytes, and its seconds."""
+    report = "; import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    began = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", program + report], check=True, capture_output=True, text=True)
+    return int(result.stderr.split()[-1]) * 1024, time.perf_counter() - began
+
+
+def _save_as_google(folder: Path, file: Path) -> None:
+    """The weights of a transformers ViT as vision_transformer writes them."""
+    model = ViTForImageClassification.from_pretrained(folder)
+    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    arrays = {}
+
+    def linear(theirs: str, layer: torch.nn.Linear, shape: tuple[int, ...] = (), bias: tuple[int, ...] = ()) -> None:
+        arrays[f"{theirs}/kernel"] = layer.weight.detach().numpy().T.reshape(shape or (layer.in_features, -1))
+        arrays[f"{theirs}/bias"] = layer.bias.detach().numpy().reshape(bias or -1)
+
+    def norm(theirs: str, layer: torch.nn.LayerNorm) -> None:
+        arrays[f"{theirs}/scale"], arrays[f"{theirs}/bias"] = (p.detach().numpy() for p in (layer.weight, layer.bias))
+
+    embeddings = model.vit.embeddings
+    projection = embeddings.patch_embeddings.projection
+    arrays["embedding/kernel"] = projection.weight.detach().numpy().transpose(2, 3, 1, 0)
+    arrays["embedding/bias"] = projection.bias.detach().numpy()
+    arrays["cls"] = embeddings.cls_token.detach().numpy()
+    arrays["Transformer/posembed_input/pos_embedding"] = embeddings.position_embeddings.detach().numpy()
+    for index, layer in enumerate(model.vit.layers):
+        block = f"Transformer/encoderblock_{index}"
+        norm(f"{block}/LayerNorm_0", layer.layernorm_before)
+        norm(f"{block}/LayerNorm_2", layer.layernorm_after)
+        for name in ("query", "key", "value"):
+            projection = getattr(layer.attention, f"{name[0]}_proj")
+            linear(f"{block}/MultiHeadDotProductAttention_1/{name}", projection, (width, heads, -1), (heads, -1))
+        linear(f"{block}/MultiHeadDotProductAttention_1/out", layer.attention.o_proj, (heads, -1, width))
+        linear(f"{block}/MlpBlock_3/Dense_0", layer.mlp.fc1)
+        linear(f"{block}/MlpBlock_3/Dense_1", layer.mlp.fc2)
+    norm("Transformer/encoder_norm", model.vit.layernorm)
+    linear("head", model.classifier)
+    np.savez(file, **arrays)
+
+
 def main() -> None:
     """Parse the flags and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +238,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if "import" in arguments.modes:
         benchmark_import(arguments.rounds)
-    modes = [mode for mode in arguments.modes if mode != "import"]
+    if "weights" in arguments.modes:
+        benchmark_weights()
+    modes = [mode for mode in arguments.modes if mode not in ("import", "weights")]
     if modes:
         benchmark_models(arguments.models, modes, arguments.rounds)
 

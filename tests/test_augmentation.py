@@ -12,13 +12,12 @@ from datasets import Image as ImageFeature
 from pictures import encoded, noise, oriented, plain, row
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import AutoImageProcessor, ConvNextImageProcessorPil, default_data_collator
+from transformers import AutoImageProcessor, default_data_collator
 from transformers.image_utils import load_image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch.arguments import DataArguments
 from modeling_vit_scratch.augmentation import (
-    describe,
     preprocessing,
     random_affine,
     random_mirror,
@@ -26,7 +25,7 @@ from modeling_vit_scratch.augmentation import (
     variations,
 )
 from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.presets import preset_names, preset_path
+from modeling_vit_scratch.presets import preset_path
 
 DRAWS = 2000
 
@@ -401,31 +400,3 @@ def test_workers_that_are_spawned_can_be_given_the_dataset():
     expected = dataset[0]["pixel_values"]
     random.seed(0)
     assert torch.equal(copy[0]["pixel_values"], expected)
-
-
-# --- In words --------------------------------------------------------------------------------------------------------
-
-SIZES = {"digits": "8x8", "vit-micro-patch4-32": "32x32", "vit-tiny-patch4-32": "32x32"}
-
-
-@pytest.mark.parametrize("preset", preset_names())
-def test_what_the_processor_of_a_preset_does_in_words(preset):
-    assert describe(processor_of(preset)) == (
-        f"resized to {SIZES.get(preset, '224x224')} pixels, whatever the aspect ratio (bicubic), "
-        "normalised with mean [0.5, 0.5, 0.5] and deviation [0.5, 0.5, 0.5]"
-    )
-
-
-def test_other_processors_in_words():
-    assert describe(ConvNextImageProcessorPil(size={"shortest_edge": 256}, do_normalize=False)) == (
-        "shorter side resized to 256 pixels (bicubic)"
-    )
-    cropped = ViTImageProcessorPil(
-        size={"shortest_edge": 40}, resample=2, do_center_crop=True, crop_size={"height": 32, "width": 24},
-        image_mean=[0.1, 0.2, 0.3], image_std=[1.0, 2.0, 4.0],
-    )  # fmt: skip
-    assert describe(cropped) == (
-        "shorter side resized to 40 pixels (bilinear), centre cropped to 32x24 pixels, "
-        "normalised with mean [0.1, 0.2, 0.3] and deviation [1.0, 2.0, 4.0]"
-    )
-    assert describe(ViTImageProcessorPil(do_resize=False, do_normalize=False)) == "as it is"

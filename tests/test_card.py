@@ -13,9 +13,13 @@ import yaml
 from huggingface_hub import ModelCard
 from pictures import noise
 from runs import SMALL, classes_of_pictures, vit_scratch
+from transformers import AutoImageProcessor, ConvNextImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch import run_folder
-from modeling_vit_scratch.hub import data_sentence, markdown, name_of
+from modeling_vit_scratch.card import describe, markdown, name_of
+from modeling_vit_scratch.presets import preset_names, preset_path
+from modeling_vit_scratch.training_card import data_sentence
 
 ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
 
@@ -257,3 +261,31 @@ def test_the_data_is_said_in_a_sentence():
     assert data_sentence({"data": "/home/me/my_cats"}).startswith(
         r"my\_cats; splits that the data itself does not have"
     )
+
+
+# --- In words --------------------------------------------------------------------------------------------------------
+
+SIZES = {"digits": "8x8", "vit-micro-patch4-32": "32x32", "vit-tiny-patch4-32": "32x32"}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_what_the_processor_of_a_preset_does_in_words(preset):
+    assert describe(AutoImageProcessor.from_pretrained(preset_path(preset))) == (
+        f"resized to {SIZES.get(preset, '224x224')} pixels, whatever the aspect ratio (bicubic), "
+        "normalised with mean [0.5, 0.5, 0.5] and deviation [0.5, 0.5, 0.5]"
+    )
+
+
+def test_other_processors_in_words():
+    assert describe(ConvNextImageProcessorPil(size={"shortest_edge": 256}, do_normalize=False)) == (
+        "shorter side resized to 256 pixels (bicubic)"
+    )
+    cropped = ViTImageProcessorPil(
+        size={"shortest_edge": 40}, resample=2, do_center_crop=True, crop_size={"height": 32, "width": 24},
+        image_mean=[0.1, 0.2, 0.3], image_std=[1.0, 2.0, 4.0],
+    )  # fmt: skip
+    assert describe(cropped) == (
+        "shorter side resized to 40 pixels (bilinear), centre cropped to 32x24 pixels, "
+        "normalised with mean [0.1, 0.2, 0.3] and deviation [1.0, 2.0, 4.0]"
+    )
+    assert describe(ViTImageProcessorPil(do_resize=False, do_normalize=False)) == "as it is"

@@ -1,0 +1,269 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Foreign weights in: recognise, map, check that nothing is lost, and fit to another size or other labels."""
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..configuration_vit_scratch import ViTScratchConfig
+from ..layers_vit_scratch import PositionalEncoding, height_width
+from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
+from .facts import check_known, checked_facts
+from .files import Source, open_source, source_of
+from .lineage import Reading
+from .preprocessing import image_processor
+from .recognition import recognise
+from .tables import HEAD, apply, of_classifier
+
+HEAD_WEIGHT = f"{HEAD}fc.weight"
+POSITIONS = "positional_encoding.positional_embedding"
+
+
+@dataclass
+class Imported:
+    """A checkpoint of another library as a model of this one.
+
+    Args:
+        model: `ViTScratchForImageClassification`, or `ViTScratchModel` if the source has no head.
+        image_processor: prepares images as the source's were.
+        format: the lineage.
+        notes: what a user must know of it, a line each: what was assumed, ignored, resampled or made anew.
+    """
+
+    model: ViTScratchPreTrainedModel
+    image_processor: BaseImageProcessor
+    format: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model is a classifier."""
+        return isinstance(self.model, ViTScratchForImageClassification)
+
+
+def read_checkpoint(
+    source: str | Path,
+    *,
+    format: str | None = None,
+    image_size: int | tuple[int, int] | list[int] | None = None,
+    num_labels: int | None = None,
+    config_overrides: dict[str, Any] | None = None,
+) -> Imported:
+    """Load anyone's ViT weights into our model, with the same hidden states and logits.
+
+    Args:
+        source: a file (safetensors, torch's `.pth`, or `.npz`), or a folder with one and its configuration.
+        format: the lineage, instead of recognising it: one of `LINEAGES`.
+        image_size: pixels, one number or (height, width); learned positions are resampled to its grid.
+        num_labels: a new, random head for so many labels.
+        config_overrides: fields of `ViTScratchConfig` that the source does not tell, or tells wrongly.
+
+    Returns:
+        The model in evaluation mode, its image processor, and notes.
+
+    Raises:
+        ValueError: one sentence that says why it cannot be loaded.
+    """
+    opened = open_source(source)
+    facts = checked_facts(config_overrides or {})
+    lineage = recognise(opened, format)
+    try:
+        reading = lineage.read(opened, facts)
+        check_known(opened, reading, facts)
+        state, notes = map_tensors(opened, reading)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{opened.path} is not whole: {error.args[0]} is missing.") from error
+    notes = assumed_size(opened, reading, facts) + notes + same_dtype(state)
+    config = build_config(opened, reading, facts, state)
+    if image_size is not None:
+        notes += resample(config, state, height_width(image_size))
+    if num_labels is not None:
+        notes += drop_head(config, state, num_labels)
+    classifier = HEAD_WEIGHT in state or num_labels is not None
+    model, renewed = fill(opened, config, state, classifier=classifier)
+    processor, assumed = image_processor(reading.preprocessing, height_width(config.image_size))
+    return Imported(model, processor, lineage.name, [*reading.notes, *assumed, *notes, *renewed])
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    format: str | None = None,
+    config: dict[str, Any] | None = None,
+    config_overrides: dict[str, Any] | None = None,
+) -> dict[str, Tensor]:
+    """Only map the names: a foreign state dict to one of `ViTScratchForImageClassification`, or of `ViTScratchModel`.
+
+    Args:
+        state_dict: tensors under the names of any lineage but transformers', whose models transformers loads itself.
+        format: the lineage, instead of recognising it.
+        config: what stands in the `config.json` beside the weights, if anything.
+        config_overrides: fields of `ViTScratchConfig` that decide which tensor is which and stand nowhere, such as the
+            image size where patches form no square.
+
+    Raises:
+        ValueError: if the names are of no lineage, or not whole, or such a field is needed.
+    """
+    source = source_of(state_dict)
+    source.config = dict(config or {})
+    facts = checked_facts(config_overrides or {})
+    reading = recognise(source, format).read(source, facts)
+    if not reading.rules:
+        check_known(source, reading, facts)
+    state, _ = map_tensors(source, reading)
+    return of_classifier(state) if HEAD_WEIGHT in state else state
+
+
+def map_tensors(source: Source, reading: Reading) -> tuple[dict[str, Tensor], list[str]]:
+    """Our tensors, and a note for all that the table leaves out.
+
+    Raises:
+        ValueError: if there is a tensor that is neither used nor known to be of no use.
+    """
+    tensors = source.tensors if reading.tensors is None else reading.tensors
+    state, used = apply(reading.rules, tensors)
+    notes: dict[str, list[str]] = {}
+    strange = []
+    for name in [name for name in tensors if name not in used]:
+        reason = next((why for what, why in reading.ignored.items() if _is_meant(name, what)), None)
+        if reason is None:
+            strange.append(name)
+        else:
+            notes.setdefault(reason, []).append(name)
+    # What was not even loaded is named, too.
+    for name, reason in reading.ignored.items() if reading.tensors is not None else ():
+        if name not in tensors:
+            notes.setdefault(reason, []).append(name)
+    if strange:
+        raise ValueError(
+            f"{source.path} is no plain ViT: {len(strange)} of its tensors have no place in the model, among them "
+            f"{', '.join(strange[:3])}."
+        )
+    return state, [f"ignored {_listed(names)}: {reason}" for reason, names in notes.items()]
+
+
+def assumed_size(source: Source, reading: Reading, facts: dict[str, Any]) -> list[str]:
+    """A note if the image size is a guess: a square, because the positions are of as many patches as a square has."""
+    if source.config or "image_size" in facts or "image_size" not in reading.fields:
+        return []
+    height, width = height_width(reading.fields["image_size"])
+    return [f"assumed images of {height}x{width} pixels, as the positions form a square"]
+
+
+def same_dtype(state: dict[str, Tensor]) -> list[str]:
+    """Give all tensors the dtype of the most precise of them, in place."""
+    dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if len(dtypes) < 2:
+        return []
+    widest = functools.reduce(torch.promote_types, dtypes)
+    state.update({name: tensor.to(widest) for name, tensor in state.items()})
+    return [f"converted all weights to {widest}, as they were of {len(dtypes)} kinds of numbers"]
+
+
+def _is_meant(name: str, what: str) -> bool:
+    """Whether a tensor is meant by an entry of `Reading.ignored`: a name, or the beginning of names."""
+    return name == what or (what.endswith(("_", ".", "/")) and name.startswith(what))
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
+
+
+def build_config(
+    source: Source, reading: Reading, facts: dict[str, Any], state: Mapping[str, Tensor]
+) -> ViTScratchConfig:
+    """The configuration that a source and its user describe.
+
+    Raises:
+        ValueError: if the fields make no model.
+    """
+    try:
+        fields = {**reading.fields, **facts}
+        if HEAD_WEIGHT in state and "id2label" not in fields:
+            fields["num_labels"] = state[HEAD_WEIGHT].shape[0]
+        config = ViTScratchConfig(**fields)
+    except (ValueError, StrictDataclassError) as error:
+        raise ValueError(f"{source.path} makes no model: {error.__cause__ or error}") from error
+    return config
+
+
+def resample(config: ViTScratchConfig, state: dict[str, Tensor], size: tuple[int, int]) -> list[str]:
+    """Fit a configuration and its learned positions to images of another size, in place.
+
+    Raises:
+        ValueError: if the patches do not divide it.
+    """
+    patch = height_width(config.patch_size)
+    old_grid, new_grid = (
+        [side // p for side, p in zip(s, patch, strict=True)] for s in (height_width(config.image_size), size)
+    )
+    config.image_size = list(size) if size[0] != size[1] else size[0]
+    config.validate_architecture()
+    if old_grid == new_grid or POSITIONS not in state:
+        return []
+    positions = state[POSITIONS]
+    encoding = PositionalEncoding(
+        math.prod(old_grid),
+        config.hidden_size,
+        grid_size=(old_grid[0], old_grid[1]),
+        interpolation=config.position_interpolation,
+    )
+    encoding.positional_embedding = torch.nn.Parameter(positions, requires_grad=False)
+    state[POSITIONS] = encoding.resampled((new_grid[0], new_grid[1])).to(positions.dtype)
+    return [
+        f"resampled the positions from {old_grid[0]}x{old_grid[1]} to {new_grid[0]}x{new_grid[1]} patches "
+        f"({config.position_interpolation})"
+    ]
+
+
+def drop_head(config: ViTScratchConfig, state: dict[str, Tensor], num_labels: int) -> list[str]:
+    """Leave out the head, and the hidden layer of a head of pre-training, for one of other labels, in place."""
+    dropped = [name for name in state if name.startswith((HEAD, "pooler.dense."))]
+    for name in dropped:
+        del state[name]
+    config.pooler_output_size = None
+    config.num_labels = num_labels
+    config.problem_type = None
+    return [f"ignored the old head ({', '.join(dropped)}): its labels are replaced"] if dropped else []
+
+
+def fill(
+    source: Source, config: ViTScratchConfig, state: dict[str, Tensor], *, classifier: bool
+) -> tuple[ViTScratchPreTrainedModel, list[str]]:
+    """A model that takes these tensors over, without a copy; a head that is missing is made anew.
+
+    Raises:
+        ValueError: if tensors are missing or of another shape.
+    """
+    with torch.device("meta"):
+        model = ViTScratchForImageClassification(config) if classifier else ViTScratchModel(config)
+    named = of_classifier(state) if classifier else state
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    new = sorted(name for name in expected if name.startswith(HEAD) and name not in named)
+    missing = sorted(expected.keys() - named.keys() - set(new))
+    if missing:
+        raise ValueError(
+            f"{source.path} is not whole: it has nothing for {len(missing)} tensors, such as {missing[0]}."
+        )
+    surplus = sorted(named.keys() - expected.keys())
+    if surplus:
+        raise ValueError(f"{source.path} has {surplus[0]}, which the model that it describes does not have.")
+    for name, tensor in named.items():
+        if tuple(tensor.shape) != expected[name]:
+            raise ValueError(
+                f"{source.path} does not fit what it describes: {name} is {tuple(tensor.shape)} and must be "
+                f"{expected[name]}; correct the fields with --config_overrides (in Python: config_overrides)."
+            )
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in named.items()}, assign=True, strict=not new)
+    if new and isinstance(model, ViTScratchForImageClassification):
+        head = model.classification_head.to_empty(device="cpu").to(next(iter(state.values())).dtype)
+        head.apply(model._init_weights)
+    return model.eval(), [f"new random head for {config.num_labels} labels"] if new else []

@@ -1,0 +1,1 @@
+"""The cases of the golden files, one module for each lineage of Vision Transformers."""
