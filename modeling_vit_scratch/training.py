@@ -154,7 +154,8 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     if config.model_type != ViTScratchConfig.model_type:
         raise ValueError(
             f"{source} is a model of the type {config.model_type!r}; vit-scratch trains its own, "
-            f"{ViTScratchConfig.model_type!r} (evaluate and predict take any image classifier)."
+            f"{ViTScratchConfig.model_type!r}: load the weights of a ViT with `vit-scratch import` first (evaluate and "
+            "predict take any image classifier)."
         )
     old_names = [label for _, label in sorted(config.id2label.items())]
     config.id2label = dict(enumerate(label_names))
@@ -209,7 +210,8 @@ def _load_weights(source: str, config: ViTScratchConfig, options: dict[str, Any]
     if wrong:
         raise ValueError(
             f"the weights of {source} do not fit the configuration: {len(wrong)} are missing or of another size, "
-            f"among them {wrong[0]}; do not override fields that change the body of a checkpoint."
+            f"among them {wrong[0]}; do not override fields that change the body of a checkpoint (`vit-scratch import "
+            "--image-size` fits one to another image size)."
         )
     return model, not absent
 

@@ -419,7 +419,7 @@ def test_an_override_that_the_weights_do_not_fit_is_refused(digits_run, tmp_path
     # Otherwise it would go on with random weights and call it fine-tuning.
     message = refused_training(tmp_path, f"--model={digits_run[0]}", f"--config_overrides={override}")
     assert "do not fit the configuration: " in message
-    assert "do not override fields that change the body of a checkpoint." in message
+    assert "do not override fields that change the body of a checkpoint (`vit-scratch import --image-size`" in message
 
 
 # What is refused, before anything is written

@@ -13,14 +13,13 @@ def check_new_folder(output: str | Path) -> None:
     """Refuse a folder that could not be written, before any work is done for it.
 
     Raises:
-        ValueError: if it exists and is not empty, or its parent cannot be written.
+        ValueError: if it exists and is not an empty folder that can be replaced, or its parent cannot be written.
     """
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if os.path.lexists(output) and not _is_replaceable(output):
         raise ValueError(f"{output} already exists: name a new folder.")
-    existing = next(path for path in output.absolute().parents if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
+        with tempfile.TemporaryFile(dir=_nearest_parent(output)):
             pass
     except OSError as error:
         raise ValueError(f"{output} cannot be written: {error.strerror}.") from error
@@ -35,15 +34,27 @@ def new_folder(output: str | Path) -> Iterator[Path]:
     """
     output = Path(output)
     check_new_folder(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=output.absolute().parent, prefix=f".{output.name}."))
+    staging = Path(tempfile.mkdtemp(dir=_nearest_parent(output), prefix=f".{output.name}."))
     try:
         yield staging
         staging.chmod(0o777 & ~_umask())
+        output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging, output)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a path is an empty folder, and neither the one that the process stands in nor a place of a disk."""
+    if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
+        return False
+    return not (path.samefile(os.curdir) or path.is_mount())
+
+
+def _nearest_parent(path: Path) -> Path:
+    """The last of the folders above a path that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def _umask() -> int:
