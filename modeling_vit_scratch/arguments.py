@@ -213,7 +213,10 @@ def parse_overrides(text: str) -> dict[str, Any]:
             raise ValueError(f"config_overrides cannot set {name}: the labels are those of the data.")
         if name not in fields:
             raise ValueError(f"config_overrides has the unknown field {name!r}{closest_name(name, fields)}.")
-        overrides[name] = yaml.load(value, RecipeLoader)
+        try:
+            overrides[name] = yaml.load(value, RecipeLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"config_overrides has a value for {name} that is not whole: {value!r}.") from error
     return overrides
 
 

@@ -73,6 +73,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         position_interpolation: how learned positions are fitted to images of another size: "bicubic_antialias"
             (timm's way), "bicubic" (transformers'), "bicubic_align_corners" (torchvision's) or
             "bilinear_align_corners" (that of Google's JAX code).
+        interpolate_pos_encoding: whether images of any size are accepted and positions fitted to them, unless a call
+            says otherwise (DINOv2's way).
         use_cls_token: whether a [CLS] token is put in front of the patches.
         use_cls_position: whether [CLS] has a learned position too (ViT); the article's has none.
         num_register_tokens: learned tokens between [CLS] and the patches, without positions; the distillation token of
@@ -140,6 +142,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     position_interpolation: Literal[
         "bicubic_antialias", "bicubic", "bicubic_align_corners", "bilinear_align_corners"
     ] = "bicubic_antialias"
+    interpolate_pos_encoding: bool = False
     use_cls_token: bool = True
     use_cls_position: bool = False
     num_register_tokens: int = 0

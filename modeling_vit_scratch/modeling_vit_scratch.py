@@ -237,7 +237,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         Args:
             pixel_values: (B, C, H, W), as the image processor makes them.
             bool_masked_pos: (B, N), true where a patch is replaced by the mask token.
-            interpolate_pos_encoding: accept any height and width that the patch divides, and fit the positions to them.
+            interpolate_pos_encoding: accept any height and width that the patch divides, and fit the positions to them;
+                by default what the configuration says.
             attention_mask: (B, N), 0 where a patch is padding. With `interpolate_pos_encoding`, the patches of an
                 image fill its top left corner and get the positions that the image would get alone.
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
@@ -250,6 +251,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         Raises:
             ValueError: if the shapes do not fit the configuration.
         """
+        if interpolate_pos_encoding is None:
+            interpolate_pos_encoding = self.config.interpolate_pos_encoding
         grid_size = self._check_inputs(pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask)
         x = self.patch_embedding(pixel_values.to(self.patch_embedding.projection.weight.dtype))  # (B, N, D)
         if self.mask_patches is not None and bool_masked_pos is not None:

@@ -44,6 +44,7 @@ FIELDS = {
     "norm_first": False,
     "position_embedding_type": "learned",
     "position_interpolation": "bicubic_antialias",
+    "interpolate_pos_encoding": False,
     "use_cls_token": True,
     "use_cls_position": False,
     "num_register_tokens": 0,

@@ -15,6 +15,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..layers_vit_scratch import height_width
 from .lineage import check_counterparts
+from .preprocessing import size_of_images
 from .tables import HEAD, Rule, positions, renames, unapply
 from .timm import ACTIVATIONS, LAYERSCALE_AT_FIRST, ONE_HEAD, TABLE, TWO_HEADS, positions_with_registers
 
@@ -61,6 +62,10 @@ def write_timm(
     check_counterparts(config, COMMON | _wanted(config, has_head), "timm")
     architecture = architecture_of(config)
     arguments = _arguments(config, architecture, state[f"{HEAD}fc.weight"].shape[0] if has_head else 0)
+    trained = height_width(config.image_size)
+    prepared = size_of_images(image_processor) or trained
+    if config.interpolate_pos_encoding or prepared != trained:
+        arguments["dynamic_img_size"] = True  # positions are fitted to each image
     if not arguments["no_embed_class"]:
         zeros = state["patch_embedding.projection.weight"].new_zeros(1, 1, config.hidden_size)
         state = {"cls_token.cls_position": zeros, **state}
@@ -71,7 +76,7 @@ def write_timm(
         "global_pool": arguments["global_pool"],
         **({"label_names": [label for _, label in sorted(config.id2label.items())]} if has_head else {}),
         "model_args": arguments,
-        "pretrained_cfg": _pretrained_settings(config, image_processor, arguments["num_classes"]),
+        "pretrained_cfg": _pretrained_settings(config, image_processor, prepared, arguments),
     }
     rules = _rules(config, covered=not arguments["no_embed_class"])
     save_file(unapply(rules, state), folder / "model.safetensors", metadata={"format": "pt"})
@@ -161,11 +166,14 @@ def _rules(config: ViTScratchConfig, *, covered: bool) -> tuple[Rule, ...]:
 
 
 def _pretrained_settings(
-    config: ViTScratchConfig, image_processor: BaseImageProcessor, num_classes: int
+    config: ViTScratchConfig,
+    image_processor: BaseImageProcessor,
+    prepared: tuple[int, int],
+    arguments: dict[str, Any],
 ) -> dict[str, Any]:
     """How images are prepared, in timm's words."""
     settings = image_processor.to_dict()
-    height, width = height_width(config.image_size)
+    height, width = prepared
     size = settings["size"]
     cropped = before = [height, width]
     if settings.get("do_center_crop") and "height" in size:
@@ -182,13 +190,13 @@ def _pretrained_settings(
     )
     return {
         "input_size": [config.num_channels, height, width],
-        "fixed_input_size": True,
+        "fixed_input_size": "dynamic_img_size" not in arguments,
         "interpolation": Image.Resampling(int(settings["resample"])).name.lower(),
         "crop_pct": crop_share(cropped, before),
         "crop_mode": "center" if "shortest_edge" in size else "squash",
         "mean": [value / scale for value in mean],
         "std": [value / scale for value in std],
-        "num_classes": num_classes,
+        "num_classes": arguments["num_classes"],
         "first_conv": "patch_embed.proj",
         "classifier": ["head", "head_dist"] if config.pooling == "cls_distillation" else "head",
     }

@@ -13,6 +13,7 @@ from ..configuration_vit_scratch import ViTScratchConfig
 from ..layers_vit_scratch import height_width
 from .huggingface import DINOV2_FIELDS, MASK_TOKEN, SHARED_FIELDS, rules_of
 from .lineage import check_counterparts, grid
+from .preprocessing import size_of_images
 from .tables import HEAD, unapply
 
 # What all of these models have in common.
@@ -85,6 +86,10 @@ def write_transformers(
     interpolation = "bicubic_antialias" if model_type == "dinov2_with_registers" else "bicubic"
     if (config.position_embedding_type, config.position_interpolation) != ("learned", interpolation):
         lines.append("note       to images of another size transformers fits the positions in its own way, not as here")
+    trained = height_width(config.image_size)
+    other_sizes = config.interpolate_pos_encoding or size_of_images(image_processor) not in (None, trained)
+    if other_sizes and not model_type.startswith("dinov2"):  # which fits its positions unasked
+        lines.append("note       its images may be of other sizes: pass interpolate_pos_encoding=True with them")
     return lines
 
 

@@ -24,15 +24,15 @@ def checked_facts(overrides: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such field, or its value is of another type.
     """
+    if not isinstance(overrides, dict):
+        raise ValueError(f"config_overrides must be a dictionary of fields, got {overrides!r}.")
     facts = {}
     for name, value in overrides.items():
         name = ViTScratchConfig.attribute_map.get(name, name)
         if name not in field_defaults():
             raise ValueError(f"config_overrides has the unknown field {name!r}.")
         if name in ("image_size", "patch_size"):
-            sides = [value, value] if isinstance(value, int) else value
-            if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(isinstance(s, int) for s in sides):
-                raise ValueError(f"{name} must be pixels, one number or [height, width], got {value!r}.")
+            check_size(name, value)
         try:
             ViTScratchConfig(**{name: value})
         except StrictDataclassFieldValidationError as error:
@@ -41,6 +41,36 @@ def checked_facts(overrides: dict[str, Any]) -> dict[str, Any]:
             pass  # it does not go with the defaults; with the rest of the source it may
         facts[name] = value
     return facts
+
+
+def check_size(name: str, value: Any) -> None:
+    """Refuse what is no size.
+
+    Raises:
+        ValueError: naming it.
+    """
+    sides = [value, value] if isinstance(value, int) else value
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+        raise ValueError(f"{name} must be pixels, one number or [height, width], got {value!r}.")
+
+
+def check_num_labels(num_labels: Any) -> None:
+    """Refuse what is no number of labels.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+        raise ValueError(f"num_labels must be a whole number from 1 on, got {num_labels!r}.")
+
+
+def contradicted(reading: Reading, facts: dict[str, Any]) -> list[str]:
+    """A note for each fact of the user that the source tells otherwise."""
+    return [
+        f"took {name}={value} as told, where the source has {reading.fields[name]}"
+        for name, value in facts.items()
+        if name in reading.fields and reading.fields[name] != value
+    ]
 
 
 def check_known(source: Source, reading: Reading, facts: dict[str, Any]) -> None:

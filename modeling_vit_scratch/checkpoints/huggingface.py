@@ -11,10 +11,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading
+from .preprocessing import saved_processor
 from .tables import Rule, in_halves, in_thirds, joined, positions, renames
 
 TABLE = {
@@ -87,6 +88,12 @@ SHARED_FIELDS = (
 HEADS = ("classifier.weight", "cls_classifier.weight")
 DINOV2_FIELDS = ("layerscale_value", "drop_path_rate", "use_swiglu_ffn")
 MASK_TOKEN = "embeddings.mask_token"
+# Parts that a checkpoint may have beside the model that it is loaded as.
+UNUSED = {
+    "decoder.": "it belongs to the decoder of pre-training",
+    MASK_TOKEN: "it stands for masked patches in pre-training",
+    "pooler.": "the classifier does not read it",
+}
 MODEL_TYPES = ("vit", "deit", "vit_mae", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers")
 
 
@@ -117,17 +124,21 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
     """Load the model with transformers, and understand it."""
     model_type = source.config.get("model_type")
     if not model_type:
-        raise ValueError(f"{source.path} has the names of transformers, but no config.json beside it: name its folder.")
+        raise ValueError(
+            f"{source.path} has the names of transformers, but no config.json of transformers beside it: name a folder "
+            "with both."
+        )
     if model_type not in MODEL_TYPES:
         raise ValueError(
             f"{source.path} is a model of transformers' type {model_type!r}, which is no plain ViT that vit-scratch "
             f"knows; it knows {', '.join(MODEL_TYPES)}."
         )
     folder = source.path if source.path.is_dir() else source.path.parent
+    processor = saved_processor(folder)  # the quickest to fail
     peer, ignored = load(folder)
     tensors = {name.removeprefix(f"{peer.base_model_prefix}."): tensor for name, tensor in peer.state_dict().items()}
     if MASK_TOKEN in tensors:
-        ignored[MASK_TOKEN] = "it stands for masked patches in pre-training"
+        ignored[MASK_TOKEN] = UNUSED[MASK_TOKEN]
     return Reading(
         fields=fields_of(peer.config, tensors),
         rules=rules_of(
@@ -136,7 +147,7 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
             two_heads="cls_classifier.weight" in tensors,
         ),
         ignored=ignored,
-        preprocessing=_processor(folder),
+        preprocessing=processor,
         tensors=tensors,
     )
 
@@ -147,24 +158,46 @@ def load(folder: Any) -> tuple[PreTrainedModel, dict[str, str]]:
     Raises:
         ValueError: if transformers cannot load it, or weights are missing.
     """
+    options: dict[str, Any] = {"trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, **options)
         named = (config.architectures or [""])[0]
         classifier = "ForImageClassification" in named and hasattr(transformers, named)
         model_class = getattr(transformers, named) if classifier else transformers.AutoModel
-        peer, report = model_class.from_pretrained(folder, config=config, dtype="auto", output_loading_info=True)
-    except Exception as error:
-        raise ValueError(f"transformers cannot load {folder}: {' '.join(str(error).split())}") from error
+        options |= {"dtype": "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
+        peer, report = model_class.from_pretrained(folder, config=config, **options)
+    except Exception as error:  # the library raises many kinds
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise ValueError(f"transformers cannot load {folder}: {type(error).__name__}, {reason}.") from error
     # Transformers adds a pooler whether there is one in the file or not.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing or report["mismatched_keys"]:
-        wrong = missing or [str(report["mismatched_keys"][0])]
+    if missing:
+        raise ValueError(f"{folder} is not whole: it lacks {len(missing)} of its tensors, among them {missing[0]}.")
+    for name, found, expected in report["mismatched_keys"]:
         raise ValueError(
-            f"{folder} is not whole: {len(wrong)} tensors are missing or misshapen, among them {wrong[0]}."
+            f"the weights in {folder} are not those of the model in its config.json: {name} is {tuple(found)} instead "
+            f"of {tuple(expected)}."
         )
     if report["missing_keys"]:
         peer.pooler = None
-    return peer, {name: f"{type(peer).__name__} has no use for it" for name in report["unexpected_keys"]}
+    return peer, _unused(folder, type(peer).__name__, sorted(report["unexpected_keys"]))
+
+
+def _unused(folder: Any, model: str, names: list[str]) -> dict[str, str]:
+    """Why each tensor that transformers had no use for is left out.
+
+    Raises:
+        ValueError: if there is one that should have been used.
+    """
+    reasons = {}
+    for name in names:
+        part = next((part for part in UNUSED if f".{part}" in f".{name}"), None)
+        if part is None:
+            raise ValueError(
+                f"{folder} is no plain ViT: {len(names)} of its tensors have no place in {model}, among them {name}."
+            )
+        reasons[name] = UNUSED[part]
+    return reasons
 
 
 def fields_of(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -178,6 +211,7 @@ def fields_of(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> dict[s
     shared = SHARED_FIELDS + (DINOV2_FIELDS if dinov2 else ("intermediate_size",))
     fields = {**VIT_FIELDS, "position_interpolation": "bicubic", **{name: getattr(config, name) for name in shared}}
     if dinov2:
+        fields["interpolate_pos_encoding"] = True
         second = "mlp.down_proj" if config.use_swiglu_ffn else "mlp.fc2"
         fields["intermediate_size"] = tensors[f"encoder.layer.0.{second}.weight"].shape[1]
     if "pooler.dense.weight" in tensors:
@@ -207,13 +241,6 @@ def _head(config: PreTrainedConfig, tensors: Mapping[str, Tensor]) -> dict[str, 
     if heads[0] == "cls_classifier.weight":
         return fields | {"pooling": "cls_distillation"}
     return fields | ({"pooling": "cls_mean"} if config.model_type.startswith("dinov2") else {})
-
-
-def _processor(folder: Any) -> Any:
-    try:
-        return AutoImageProcessor.from_pretrained(folder)
-    except (OSError, ValueError):
-        return None
 
 
 LINEAGE = Lineage("transformers", ("embeddings.patch_embeddings.projection.weight",), read)

@@ -2,8 +2,8 @@
 """Foreign weights in: recognise, map, check that nothing is lost, and fit to another size or other labels."""
 
 import functools
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import PositionalEncoding, height_width
+from ..layers_vit_scratch import height_width
 from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
-from .facts import check_known, checked_facts
+from .facts import check_known, check_num_labels, check_size, checked_facts, contradicted
 from .files import Source, open_source, source_of
+from .fitting import accept_images_of, drop_head, resample
 from .lineage import Reading
 from .preprocessing import image_processor
 from .recognition import recognise
 from .tables import HEAD, apply, of_classifier
 
 HEAD_WEIGHT = f"{HEAD}fc.weight"
-POSITIONS = "positional_encoding.positional_embedding"
 
 
 @dataclass
@@ -72,25 +72,51 @@ def read_checkpoint(
     Raises:
         ValueError: one sentence that says why it cannot be loaded.
     """
-    opened = open_source(source)
     facts = checked_facts(config_overrides or {})
+    if image_size is not None:
+        check_size("image_size", image_size)
+    if num_labels is not None:
+        check_num_labels(num_labels)
+    opened = open_source(source)
     lineage = recognise(opened, format)
-    try:
+    with understanding(opened):
         reading = lineage.read(opened, facts)
         check_known(opened, reading, facts)
         state, notes = map_tensors(opened, reading)
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"{opened.path} is not whole: {error.args[0]} is missing.") from error
-    notes = assumed_size(opened, reading, facts) + notes + same_dtype(state)
-    config = build_config(opened, reading, facts, state)
+        config = build_config(opened, reading, facts, state)
+    notes = [*contradicted(reading, facts), *assumed_size(opened, reading, facts), *notes, *same_dtype(opened, state)]
     if image_size is not None:
         notes += resample(config, state, height_width(image_size))
     if num_labels is not None:
         notes += drop_head(config, state, num_labels)
+    processor, assumed = image_processor(
+        reading.preprocessing, height_width(config.image_size), fit=image_size is not None
+    )
+    notes += accept_images_of(processor, config)
     classifier = HEAD_WEIGHT in state or num_labels is not None
     model, renewed = fill(opened, config, state, classifier=classifier)
-    processor, assumed = image_processor(reading.preprocessing, height_width(config.image_size))
     return Imported(model, processor, lineage.name, [*reading.notes, *assumed, *notes, *renewed])
+
+
+@contextmanager
+def understanding(source: Source) -> Iterator[None]:
+    """Say which source it is that lacks something, or whose configuration holds what none holds.
+
+    Raises:
+        ValueError: naming it.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{source.path} is not whole: {error.args[0]} is missing.") from error
+    except (IndexError, ValueError) as error:
+        if isinstance(error, ValueError) and "unpack" not in str(error):
+            raise error if str(error).startswith(str(source.path)) else ValueError(f"{source.path}: {error}") from error
+        raise ValueError(f"{source.path} has a tensor of another number of axes than it should have.") from error
+    except (TypeError, AttributeError, ZeroDivisionError) as error:
+        if not source.config:
+            raise
+        raise ValueError(f"the config.json of {source.path} cannot be understood: {error}.") from error
 
 
 def convert_state_dict(
@@ -115,10 +141,16 @@ def convert_state_dict(
     source = source_of(state_dict)
     source.config = dict(config or {})
     facts = checked_facts(config_overrides or {})
-    reading = recognise(source, format).read(source, facts)
-    if not reading.rules:
-        check_known(source, reading, facts)
-    state, _ = map_tensors(source, reading)
+    lineage = recognise(source, format)
+    if lineage.name == "transformers":
+        raise ValueError(
+            f"{source.path} is of transformers, which loads its models itself: read_checkpoint takes a folder."
+        )
+    with understanding(source):
+        reading = lineage.read(source, facts)
+        if not reading.rules:
+            check_known(source, reading, facts)
+        state, _ = map_tensors(source, reading)
     return of_classifier(state) if HEAD_WEIGHT in state else state
 
 
@@ -158,8 +190,15 @@ def assumed_size(source: Source, reading: Reading, facts: dict[str, Any]) -> lis
     return [f"assumed images of {height}x{width} pixels, as the positions form a square"]
 
 
-def same_dtype(state: dict[str, Tensor]) -> list[str]:
-    """Give all tensors the dtype of the most precise of them, in place."""
+def same_dtype(source: Source, state: dict[str, Tensor]) -> list[str]:
+    """Give all tensors the dtype of the most precise of them, in place, with a note.
+
+    Raises:
+        ValueError: if there are whole numbers.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{source.path} has quantised weights, which are not read: {name} is of {tensor.dtype}.")
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(dtypes) < 2:
         return []
@@ -189,50 +228,15 @@ def build_config(
         fields = {**reading.fields, **facts}
         if HEAD_WEIGHT in state and "id2label" not in fields:
             fields["num_labels"] = state[HEAD_WEIGHT].shape[0]
+        names = fields.get("id2label")
+        if names is not None and sorted(map(int, names)) != list(range(len(names))):
+            raise ValueError(
+                f"id2label must number its labels from 0 to {len(names) - 1}, got {', '.join(map(str, names))}."
+            )
         config = ViTScratchConfig(**fields)
     except (ValueError, StrictDataclassError) as error:
-        raise ValueError(f"{source.path} makes no model: {error.__cause__ or error}") from error
+        raise ValueError(f"{source.path} makes no model: {str(error.__cause__ or error).rstrip('.')}.") from error
     return config
-
-
-def resample(config: ViTScratchConfig, state: dict[str, Tensor], size: tuple[int, int]) -> list[str]:
-    """Fit a configuration and its learned positions to images of another size, in place.
-
-    Raises:
-        ValueError: if the patches do not divide it.
-    """
-    patch = height_width(config.patch_size)
-    old_grid, new_grid = (
-        [side // p for side, p in zip(s, patch, strict=True)] for s in (height_width(config.image_size), size)
-    )
-    config.image_size = list(size) if size[0] != size[1] else size[0]
-    config.validate_architecture()
-    if old_grid == new_grid or POSITIONS not in state:
-        return []
-    positions = state[POSITIONS]
-    encoding = PositionalEncoding(
-        math.prod(old_grid),
-        config.hidden_size,
-        grid_size=(old_grid[0], old_grid[1]),
-        interpolation=config.position_interpolation,
-    )
-    encoding.positional_embedding = torch.nn.Parameter(positions, requires_grad=False)
-    state[POSITIONS] = encoding.resampled((new_grid[0], new_grid[1])).to(positions.dtype)
-    return [
-        f"resampled the positions from {old_grid[0]}x{old_grid[1]} to {new_grid[0]}x{new_grid[1]} patches "
-        f"({config.position_interpolation})"
-    ]
-
-
-def drop_head(config: ViTScratchConfig, state: dict[str, Tensor], num_labels: int) -> list[str]:
-    """Leave out the head, and the hidden layer of a head of pre-training, for one of other labels, in place."""
-    dropped = [name for name in state if name.startswith((HEAD, "pooler.dense."))]
-    for name in dropped:
-        del state[name]
-    config.pooler_output_size = None
-    config.num_labels = num_labels
-    config.problem_type = None
-    return [f"ignored the old head ({', '.join(dropped)}): its labels are replaced"] if dropped else []
 
 
 def fill(
@@ -247,7 +251,7 @@ def fill(
         model = ViTScratchForImageClassification(config) if classifier else ViTScratchModel(config)
     named = of_classifier(state) if classifier else state
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    new = sorted(name for name in expected if name.startswith(HEAD) and name not in named)
+    new = sorted(name for name in expected if name.startswith(HEAD) and HEAD_WEIGHT not in named)
     missing = sorted(expected.keys() - named.keys() - set(new))
     if missing:
         raise ValueError(

@@ -60,9 +60,15 @@ def saved_processor(folder: Path) -> BaseImageProcessor | None:
 
 
 def image_processor(
-    preprocessing: BaseImageProcessor | dict[str, Any] | None, size: tuple[int, int]
+    preprocessing: BaseImageProcessor | dict[str, Any] | None, size: tuple[int, int], *, fit: bool = False
 ) -> tuple[BaseImageProcessor, list[str]]:
-    """The image processor of a source, making images of `size`, and a note if it had to be assumed."""
+    """The image processor of a source, and a note if it had to be assumed.
+
+    Args:
+        preprocessing: the source's own, or the arguments of one; None if it has none.
+        size: of the model's images, (height, width) in pixels.
+        fit: whether to make the source's own make images of this size.
+    """
     notes = []
     if preprocessing is None:
         preprocessing = resize_and_crop(size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -70,8 +76,25 @@ def image_processor(
             "assumed that images are resized without a crop (bicubic) and normalised with mean and deviation 0.5"
         )
     processor = ViTImageProcessorPil(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
-    _fit(processor, size)
+    if fit:
+        _fit(processor, size)
     return processor, notes
+
+
+def size_of_images(processor: Any) -> tuple[int, int] | None:
+    """The (height, width) in pixels of the images that a processor makes; None if it leaves their size alone.
+
+    Raises:
+        ValueError: if it cuts or resizes them to no one size.
+    """
+    settings = processor.to_dict()
+    if not settings.get("do_center_crop") and not settings.get("do_resize"):
+        return None
+    size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
+    known = isinstance(size, dict) and ({"height", "width"} <= size.keys() or size.keys() == {"shortest_edge"})
+    if not known or min(_height_width(size)) < 1:
+        raise ValueError(f"the image processor of the source makes images of no fixed size, got {size}.")
+    return _height_width(size)
 
 
 def _fit(processor: Any, size: tuple[int, int]) -> None:

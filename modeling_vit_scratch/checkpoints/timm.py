@@ -155,7 +155,11 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
             f"{source.path} has {source.shapes['pos_embed'][1]} positions; images of {whole} pixels need others."
         )
     fields |= {"image_size": whole, "use_cls_position": bool(fields["use_cls_token"] and covered)}
-    preprocessing, changed = _preprocessing(settings, height_width(size), height_width(whole))
+    # A model that fits its positions to each image may get others than those that it was made for.
+    flexible = bool(arguments.get("dynamic_img_size")) or settings.get("fixed_input_size") is False
+    fields["interpolate_pos_encoding"] = flexible
+    prepared = (list(settings.get("input_size", ()))[-2:] or size) if flexible else size
+    preprocessing, changed = _preprocessing(settings, prepared, _whole_patches(prepared, fields["patch_size"])[0])
     return Reading(
         fields,
         rules=_rules(source, fields),
@@ -355,17 +359,16 @@ def positions_with_registers(registers: str, *, has_cls: bool) -> Rule:
     )
 
 
-def _preprocessing(
-    settings: dict[str, Any], size: tuple[int, int], whole: tuple[int, int]
-) -> tuple[dict[str, Any], list[str]]:
+def _preprocessing(settings: dict[str, Any], prepared: Size, whole: Size) -> tuple[dict[str, Any], list[str]]:
     """The evaluation transform of timm: resized so that the crop is `crop_pct` of it; and how ours differs.
 
     Args:
         settings: of the configuration.
-        size: what timm cuts out.
+        prepared: what timm cuts out.
         whole: the whole patches of it, which are cut out here.
     """
     notes = []
+    size = height_width(prepared)
     share, mode = settings["crop_pct"], settings["crop_mode"]
     height, width = (math.floor(side / share) for side in size)
     resized: int | tuple[int, int] = (height, width)
@@ -375,7 +378,7 @@ def _preprocessing(
         notes.append(f"timm keeps the proportions of images (crop_mode {mode!r}), which are not kept here")
     interpolation = str(settings["interpolation"])
     arguments = resize_and_crop(
-        whole,
+        height_width(whole),
         resized=resized,
         resample=interpolation if interpolation.upper() in Image.Resampling.__members__ else "bicubic",
         mean=settings["mean"],
