@@ -14,7 +14,8 @@ from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .hub import is_hub_id
+from . import __version__
+from .hub import is_hub_id, without_scheme
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
 
@@ -22,6 +23,7 @@ from .presets import shipped_path
 def write_import_card(
     name: str,
     source: str,
+    lineage: str,
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     notes: list[str],
@@ -32,10 +34,12 @@ def write_import_card(
     Args:
         name: of the model.
         source: where it came from, a Hub id or a path.
+        lineage: what kind of checkpoint that is.
         model, processor: what was imported.
         notes: what was assumed, left out or made anew.
         path: the file.
     """
+    source = without_scheme(source)
     classifies = hasattr(model, "classification_head")
     assert model.config.id2label is not None
     metadata = ModelCardData(
@@ -49,7 +53,8 @@ def write_import_card(
         metadata,
         template_path=str(shipped_path("model_card.md")),
         **architecture(name, model, processor),
-        origin=f"imported into vit-scratch from {markdown(name_of(source))}",
+        origin=f"imported from {markdown(name_of(source))}, a checkpoint of {lineage}",
+        vit_scratch_version=__version__,
         sample="photo.jpg",
         labels=_named_labels(model.config.id2label) if classifies else [],
         classifies=classifies,

@@ -3,8 +3,10 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import __version__
 
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="vit-scratch",
         usage="vit-scratch VERB …",
-        description="The Vision Transformer of the article: train it, score it, use it.",
+        description="The Vision Transformer of the article: train it, score it, use it, bring it anyone's weights.",
         epilog="Each verb explains itself: vit-scratch VERB --help",
     )
     parser.add_argument("--version", action="version", version=f"vit-scratch {__version__}")
@@ -145,25 +147,34 @@ def _import(argv: list[str]) -> int:
     )
     parser.add_argument("source", help="a file, a folder, or a Hub id")
     parser.add_argument("output", help="new folder for the checkpoint")
-    parser.add_argument("--format", help="the library that wrote it (default: recognised by its contents)")
     parser.add_argument(
-        "--image_size", "--image-size", type=_size, help="H or H,W pixels: resample the positions to this size"
+        "--format",
+        metavar="F",
+        help="transformers, timm, torchvision, google, article, lucidrains or vit-scratch (default: recognised by the "
+        "contents)",
     )
-    parser.add_argument("--num_labels", "--num-labels", type=_positive, help="a new head for so many labels")
+    parser.add_argument(
+        "--image_size", "--image-size", metavar="H[,W]", type=_size, help="pixels: resample the positions to this size"
+    )
+    parser.add_argument(
+        "--num_labels", "--num-labels", metavar="N", type=_positive, help="a new head for so many labels"
+    )
     parser.add_argument(
         "--config_overrides",
         "--config-overrides",
+        metavar="NAME=VALUE,…",
         default="",
         help="what the source does not say, as fields of the configuration: 'num_attention_heads=12'",
     )
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
     arguments = parser.parse_args(argv)
     from .arguments import parse_overrides
     from .porting import import_checkpoint, import_lines
 
     options = vars(arguments)
     options["config_overrides"] = parse_overrides(arguments.config_overrides)
-    imported = import_checkpoint(**options)
+    with _stoppable():
+        imported = import_checkpoint(**options)
     print(*import_lines(imported, arguments.source, arguments.output), sep="\n")
     return 0
 
@@ -175,11 +186,36 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("output", help="new folder")
     parser.add_argument("--format", required=True, choices=("transformers", "timm"), help="the other library")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--config_overrides",
+        "--config-overrides",
+        metavar="NAME=VALUE,…",
+        default="",
+        help="fields of the configuration to change, as far as the weights allow: 'layer_norm_eps=1e-6'",
+    )
+    options = vars(parser.parse_args(argv))
+    from .arguments import parse_overrides
     from .porting import export_checkpoint
 
-    print(*export_checkpoint(**vars(arguments)), sep="\n")
+    options["config_overrides"] = parse_overrides(options["config_overrides"])
+    with _stoppable():
+        lines = export_checkpoint(**options)
+    print(*lines, sep="\n")
     return 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let what was begun be undone when the process is asked to end, as schedulers do."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _size(text: str) -> int | tuple[int, int]:

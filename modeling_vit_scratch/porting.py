@@ -56,6 +56,7 @@ def import_checkpoint(
             write_import_card(
                 Path(output).resolve().name,
                 str(source),
+                imported.format,
                 imported.model,
                 imported.image_processor,
                 imported.notes,
@@ -68,7 +69,8 @@ def import_lines(imported: Imported, source: str, output: str) -> list[str]:
     """What was imported, for a person."""
     config = imported.model.config
     height, width = height_width(config.image_size)
-    head = f"{config.num_labels} labels" if imported.has_head else "no head"
+    count = config.num_labels
+    head = f"{count} label{'s' if count != 1 else ''}" if imported.has_head else "no head"
     return [
         f"read       {source}, a checkpoint of {imported.format}: {imported.model.num_parameters():,} parameters, "
         f"images of {height}x{width} pixels, {head}",
@@ -78,13 +80,16 @@ def import_lines(imported: Imported, source: str, output: str) -> list[str]:
     ]
 
 
-def export_checkpoint(checkpoint: str, output: str | Path, *, format: str) -> list[str]:
+def export_checkpoint(
+    checkpoint: str | Path, output: str | Path, *, format: str, config_overrides: dict[str, Any] | None = None
+) -> list[str]:
     """Write one of our checkpoints as a folder that another library loads itself, with the same logits.
 
     Args:
         checkpoint: a folder or a Hub id, of a checkpoint of ours.
         output: a new folder, written whole or not at all.
         format: "transformers" or "timm".
+        config_overrides: fields of the configuration to change, as far as the weights allow.
 
     Returns:
         What to know: the class or architecture that it became, and how it is loaded.
@@ -93,6 +98,7 @@ def export_checkpoint(checkpoint: str, output: str | Path, *, format: str) -> li
         ValueError: if a setting has no counterpart there, with its name; or `output` cannot be written.
     """
     check_new_folder(output)
-    imported = read_checkpoint(fetched(checkpoint), format="vit-scratch")
+    imported = read_checkpoint(fetched(str(checkpoint)), format="vit-scratch", config_overrides=config_overrides)
     with new_folder(output) as folder:
-        return export_model(imported.model, imported.image_processor, folder, format=format)
+        lines = export_model(imported.model, imported.image_processor, folder, format=format)
+    return [*(line.replace("FOLDER", str(output)) for line in lines), f"written    {output}"]

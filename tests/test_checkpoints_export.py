@@ -167,7 +167,7 @@ def run_transformers(peer, pixel_values: torch.Tensor) -> dict[str, torch.Tensor
 def test_transformers_loads_our_classifiers_and_computes_the_same(name, changes, tmp_path):
     model = make(changes)
     lines = export(model, tmp_path, "transformers")
-    assert lines[:2] == [f"became     transformers' {name}", f"load       {name}.from_pretrained(FOLDER)"]
+    assert lines[:2] == [f"became     transformers' {name}", f'load       {name}.from_pretrained("FOLDER")']
     peer = load_with_transformers(lines, tmp_path)
     assert differing(run_transformers(peer, images(model)), run(model)) == {}
 

@@ -82,7 +82,7 @@ def write_transformers(
     peer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
     told = "".join(f", {option}={value}" for option, value in options.items())
-    lines = [f"became     transformers' {name}", f"load       {name}.from_pretrained(FOLDER{told})"]
+    lines = [f"became     transformers' {name}", f'load       {name}.from_pretrained("FOLDER"{told})']
     interpolation = "bicubic_antialias" if model_type == "dinov2_with_registers" else "bicubic"
     if (config.position_embedding_type, config.position_interpolation) != ("learned", interpolation):
         lines.append("note       to images of another size transformers fits the positions in its own way, not as here")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 def check_new_folder(output: str | Path) -> None:
     """Refuse a folder that could not be written, before any work is done for it.
@@ -40,9 +42,10 @@ def new_folder(output: str | Path) -> Iterator[Path]:
         staging.chmod(0o777 & ~_umask())
         output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging, output)
-    except BaseException:
+    except (SafetensorError, OSError) as error:  # a full disk, among others
+        raise ValueError(f"{output} cannot be written: {error}.") from error
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _is_replaceable(path: Path) -> bool:

@@ -25,6 +25,11 @@ VIT_FIELDS: dict[str, Any] = {
 }
 
 
+EPSILON_HINT = (
+    "Where a difference in the sixth digit does not matter, --config_overrides layer_norm_eps=1e-6 exports it so."
+)
+
+
 @dataclass
 class Reading:
     """A source as its lineage understands it.
@@ -98,4 +103,7 @@ def check_counterparts(config: ViTScratchConfig, wanted: Mapping[str, Any], libr
         if getattr(config, name) not in allowed:
             wrong.append(f"{name}={getattr(config, name)!r} (it has {' or '.join(repr(value) for value in allowed)})")
     if wrong:
-        raise ValueError(f"this model cannot be exported to {library}, which has no counterpart of {'; '.join(wrong)}.")
+        raise ValueError(
+            f"this model cannot be exported to {library}, which has no counterpart of {'; '.join(wrong)}."
+            + (f" {EPSILON_HINT}" if [item.partition("=")[0] for item in wrong] == ["layer_norm_eps"] else "")
+        )
