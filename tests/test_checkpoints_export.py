@@ -144,7 +144,7 @@ def load_with_transformers(lines: list[str], folder):
     """Load an export as its own second line says, and check that nothing is missing or left over."""
     call = lines[1].removeprefix("load").strip()
     name = call.split(".")[0]
-    options = {"add_pooling_layer": False} if call.endswith("(FOLDER, add_pooling_layer=False)") else {}
+    options = {"add_pooling_layer": False} if call.endswith(", add_pooling_layer=False)") else {}
     peer, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
     assert {what: keys for what, keys in report.items() if keys} == {}
     assert type(peer).__name__ == name == config_of(folder)["architectures"][0]
