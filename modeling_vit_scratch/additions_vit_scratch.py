@@ -32,7 +32,7 @@ class MaskPatches(nn.Module):
         return torch.where(masked.bool().unsqueeze(-1), self.mask_token.to(x.dtype), x)
 
 
-def keys_kernel(x: Tensor, a: float) -> Tensor:
+def cubic_kernel(x: Tensor, a: float) -> Tensor:
     """Keys' cubic convolution kernel at distances `x` (1981, "Cubic convolution interpolation", equation 4)."""
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
@@ -62,9 +62,9 @@ def resampling_weights(trained: int, length: int, extent: Tensor, interpolation:
     source = torch.arange(-2, trained + 2, device=extent.device)  # two more on each side, for the cubic kernel
     x = (source - centre).abs()  # (B, length, trained + 4)
     if interpolation == "bicubic_antialias":
-        weights = keys_kernel(x / (trained / extent).clamp(min=1.0), -0.5)[..., 2:-2]
+        weights = cubic_kernel(x / (trained / extent).clamp(min=1.0), -0.5)[..., 2:-2]
         return weights / weights.sum(-1, keepdim=True)
-    weights = (1 - x).clamp(min=0.0) if interpolation.startswith("bilinear") else keys_kernel(x, -0.75)
+    weights = (1 - x).clamp(min=0.0) if interpolation.startswith("bilinear") else cubic_kernel(x, -0.75)
     # Beyond the border its own position is repeated.
     before, after = weights[..., :2].sum(-1, keepdim=True), weights[..., -2:].sum(-1, keepdim=True)
     return weights[..., 2:-2] + F.pad(before, (0, trained - 1)) + F.pad(after, (trained - 1, 0))

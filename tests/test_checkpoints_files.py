@@ -4,6 +4,7 @@
 Each file is a real one, written by the library that writes such files, and then cut, mixed up or misnamed.
 """
 
+import argparse
 import io
 import json
 import os
@@ -488,3 +489,9 @@ def test_the_order_of_tensors_is_that_of_the_file(tmp_path):
     random.Random(0).shuffle(names)
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "weights.pth")
     assert list(open_source(tmp_path / "weights.pth").tensors) == names
+
+
+def test_the_arguments_of_training_beside_the_weights_are_passed_over(tmp_path):
+    # As the code of DeiT, MAE and DINO saves them; the class holds values and runs nothing.
+    torch.save({"model": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1, name="run")}, tmp_path / "model.pth")
+    assert list(open_source(tmp_path / "model.pth").tensors) == ["a"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Files of weights: opened by what they contain, one tensor at a time, and without running anything in them."""
 
+import argparse
 import json
 import pickletools
 import re
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 # Where training code keeps the weights among other things, in the order of preference.
-CONTAINERS = ("model_ema", "state_dict_ema", "model", "state_dict", "teacher", "model_state_dict")
+CONTAINERS = ("model_ema", "state_dict_ema", "model", "state_dict", "teacher", "model_state_dict", "encoder")
 # What wrappers put in front of every name.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
 WEIGHT_FILES = ("model.safetensors", "*.safetensors", "*.npz", "pytorch_model.bin", "*.pth", "*.pt", "*.bin")
@@ -176,7 +177,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> Mapping[str, Any]:
     try:
-        with warnings.catch_warnings(), file.open("rb") as stream:
+        # Training code keeps its arguments beside the weights, in a class that holds values and runs nothing.
+        allowed = torch.serialization.safe_globals([argparse.Namespace])
+        with warnings.catch_warnings(), allowed, file.open("rb") as stream:
             warnings.simplefilter("ignore")  # what is wrong is said once, below
             value = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:

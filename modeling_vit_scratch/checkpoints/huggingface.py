@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading
 from .preprocessing import saved_processor
-from .tables import Rule, in_halves, in_thirds, joined, positions, renames
+from .tables import Rule, averaged_heads, in_halves, in_thirds, joined, positions, renames
 
 TABLE = {
     "embeddings.cls_token": "cls_token.cls_token",
@@ -54,21 +54,7 @@ DISTILLATION_TOKEN = Rule(
     lambda position, token: (position[:, :1], token + position[:, 1:2], position[:, 2:]),
     lambda of_cls, token, of_patches: (torch.cat((of_cls, torch.zeros_like(token), of_patches), dim=1), token),
 )
-# Two heads whose logits are averaged are one head on both tokens.
-TWO_HEADS = (
-    Rule(
-        ("cls_classifier.weight", "distillation_classifier.weight"),
-        ("classification_head.fc.weight",),
-        lambda one, other: (torch.cat((one, other), dim=1) / 2,),
-        lambda both: (2 * both).chunk(2, dim=1),
-    ),
-    Rule(
-        ("cls_classifier.bias", "distillation_classifier.bias"),
-        ("classification_head.fc.bias",),
-        lambda one, other: ((one + other) / 2,),
-        lambda both: (both, both.clone()),
-    ),
-)
+TWO_HEADS = averaged_heads("cls_classifier", "distillation_classifier")
 ONE_HEAD = {"classifier.+": "classification_head.fc.+"}
 # Fields of the same name and meaning in their configurations and ours.
 SHARED_FIELDS = (

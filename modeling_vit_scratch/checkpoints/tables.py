@@ -70,6 +70,24 @@ def positions(theirs: str, num_prefix: int) -> Rule:
     )
 
 
+def averaged_heads(one: str, other: str) -> tuple[Rule, ...]:
+    """Heads on two tokens whose logits are averaged: one head on both tokens."""
+    return (
+        Rule(
+            (f"{one}.weight", f"{other}.weight"),
+            ("classification_head.fc.weight",),
+            lambda *weights: (torch.cat(weights, dim=1) / 2,),
+            lambda both: (2 * both).chunk(2, dim=1),
+        ),
+        Rule(
+            (f"{one}.bias", f"{other}.bias"),
+            ("classification_head.fc.bias",),
+            lambda *biases: ((biases[0] + biases[1]) / 2,),
+            lambda both: (both, both.clone()),
+        ),
+    )
+
+
 def apply(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
     """Our tensors from theirs, and the names of theirs that were used.
 

@@ -16,7 +16,7 @@ from ..layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, grid, labels, square
 from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, resize_and_crop
-from .tables import Rule, positions, renames
+from .tables import Rule, averaged_heads, positions, renames
 
 TABLE = {
     "patch_embed.proj.+": "patch_embedding.projection.+",
@@ -46,21 +46,7 @@ ONE_HEAD = {"head.+": "classification_head.fc.+"}
 DINOV2_SWIGLU = {"blocks.*.mlp.w12.+": "encoder.*.ff.0.+", "blocks.*.mlp.w3.+": "encoder.*.ff.2.+"}
 # Registers are named so by timm, by facebookresearch's DINOv2, and by DeiT, whose distillation token is one.
 REGISTERS = ("reg_token", "register_tokens", "dist_token")
-# The logits of two heads are averaged: one head on both tokens.
-TWO_HEADS = (
-    Rule(
-        ("head.weight", "head_dist.weight"),
-        ("classification_head.fc.weight",),
-        lambda one, other: (torch.cat((one, other), dim=1) / 2,),
-        lambda both: (2 * both).chunk(2, dim=1),
-    ),
-    Rule(
-        ("head.bias", "head_dist.bias"),
-        ("classification_head.fc.bias",),
-        lambda one, other: ((one + other) / 2,),
-        lambda both: (both, both.clone()),
-    ),
-)
+TWO_HEADS = averaged_heads("head", "head_dist")
 IGNORED = {
     "mask_token": "it stands for masked patches in pre-training",
     "decoder_": "it belongs to the decoder of pre-training",
