@@ -495,3 +495,10 @@ def test_the_arguments_of_training_beside_the_weights_are_passed_over(tmp_path):
     # As the code of DeiT, MAE and DINO saves them; the class holds values and runs nothing.
     torch.save({"model": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1, name="run")}, tmp_path / "model.pth")
     assert list(open_source(tmp_path / "model.pth").tensors) == ["a"]
+
+
+def test_which_of_several_state_dicts_was_taken_is_said(tmp_path):
+    torch.save({"model": {"a": torch.zeros(2)}, "model_ema": {"a": torch.ones(2)}}, tmp_path / "model.pth")
+    source = open_source(tmp_path / "model.pth")
+    assert torch.equal(source.tensors["a"], torch.ones(2))
+    assert source.notes == ["took 'model_ema' of the 'model_ema' and 'model' in the file"]

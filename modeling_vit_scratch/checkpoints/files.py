@@ -42,12 +42,14 @@ class Source:
         tensors: the weights under their own names; those of a file are read when they are asked for.
         shapes: their shapes.
         config: the `config.json` beside them; empty if there is none.
+        notes: what a user must know of how it was opened.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     shapes: dict[str, tuple[int, ...]]
     config: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def count(self, prefix: str) -> int:
         """How many numbered parts, such as blocks, there are after a prefix."""
@@ -57,8 +59,8 @@ class Source:
 
 def source_of(tensors: Mapping[str, Any], path: str | Path = "the state dict") -> Source:
     """A `Source` of what a file of torch would hold: a state dict, or one among other things."""
-    state = _unwrapped(tensors, Path(path))
-    return Source(Path(path), state, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    state, notes = _unwrapped(tensors, Path(path))
+    return Source(Path(path), state, {name: tuple(tensor.shape) for name, tensor in state.items()}, notes=notes)
 
 
 def open_source(path: str | Path) -> Source:
@@ -216,15 +218,15 @@ def _is_cut(file: Path) -> bool:
     return False
 
 
-def _unwrapped(value: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict inside what training code saves, without the prefixes of wrappers."""
-    tensors = _tensors_in(value)
-    for container in CONTAINERS:
-        if inside := _tensors_in(value.get(container)):
-            tensors = inside
-            break
+def _unwrapped(value: Mapping[Any, Any], path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict inside what training code saves, without the prefixes of wrappers; and a note of a choice."""
+    containers = [container for container in CONTAINERS if _tensors_in(value.get(container))]
+    tensors = _tensors_in(value.get(containers[0]) if containers else value)
     if not tensors:
         raise ValueError(f"{path} holds no tensors.")
+    notes = []
+    if len(containers) > 1:
+        notes.append(f"took {containers[0]!r} of the {' and '.join(map(repr, containers))} in the file")
     # DINO's file has its projection head beside the backbone.
     while wrapper := next((item for item in WRAPPERS if _share_with(item, tensors) > 0.5), None):
         bare = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
@@ -232,7 +234,7 @@ def _unwrapped(value: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
             twice = next(name for name in tensors if wrapper + name in tensors)
             raise ValueError(f"{path} holds two tensors for one, {twice} and {wrapper}{twice}.")
         tensors = bare
-    return tensors
+    return tensors, notes
 
 
 def _tensors_in(value: Any) -> dict[str, Tensor]:

@@ -39,7 +39,10 @@ def new_folder(output: str | Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(dir=_nearest_parent(output), prefix=f".{output.name}."))
     try:
         yield staging
-        staging.chmod(0o777 & ~_umask())
+        mask = _umask()
+        for path in staging.rglob("*"):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)  # safetensors leaves its files to their owner alone
+        staging.chmod(0o777 & ~mask)
         output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging, output)
     except (SafetensorError, OSError) as error:  # a full disk, among others

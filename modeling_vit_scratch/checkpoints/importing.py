@@ -84,7 +84,13 @@ def read_checkpoint(
         check_known(opened, reading, facts)
         state, notes = map_tensors(opened, reading)
         config = build_config(opened, reading, facts, state)
-    notes = [*contradicted(reading, facts), *assumed_size(opened, reading, facts), *notes, *same_dtype(opened, state)]
+    notes = [
+        *opened.notes,
+        *contradicted(reading, facts),
+        *assumed_size(opened, reading, facts),
+        *notes,
+        *same_dtype(opened, state),
+    ]
     if image_size is not None:
         notes += resample(config, state, height_width(image_size))
     if num_labels is not None:
@@ -213,7 +219,11 @@ def _is_meant(name: str, what: str) -> bool:
 
 
 def _listed(names: list[str]) -> str:
-    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
+    """All names, or what they begin with and how many there are."""
+    first, last = min(names), max(names)  # what these two share, all share
+    length = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    start = first[: max(first.rfind(separator, 0, length) for separator in "./_") + 1]
+    return f"{start}* ({len(names)} tensors)" if start and len(names) > 2 else ", ".join(names)
 
 
 def build_config(
