@@ -272,7 +272,7 @@ def test_a_tensor_of_another_rank_is_refused(name, tmp_path):
 def test_what_is_ignored_is_said_with_the_reason(tmp_path):
     saved(tmp_path / "ours", model_class=ViTScratchForMaskedImageModeling)
     notes = read_checkpoint(tmp_path / "ours").notes
-    assert "ignored decoder.0.bias and decoder.0.weight: it belongs to the decoder of pre-training" in notes
+    assert "ignored decoder.0.bias, decoder.0.weight: it belongs to the decoder of pre-training" in notes
     assert "ignored vit.mask_patches.mask_token: it stands for masked patches in pre-training" in notes
 
 

@@ -665,11 +665,11 @@ def test_what_a_file_alone_does_not_say_is_assumed_aloud(from_file):
     [
         (
             dino,
-            "ignored head.mlp.0.weight and head.last_layer.weight_g: it belongs to the projection head of pre-training",
+            "ignored head.mlp.0.weight, head.last_layer.weight_g: it belongs to the projection head of pre-training",
         ),
         (
             mae,
-            "ignored decoder_pos_embed and decoder_blocks.0.attn.qkv.weight: it belongs to the decoder of pre-training",
+            "ignored decoder_pos_embed, decoder_blocks.0.attn.qkv.weight: it belongs to the decoder of pre-training",
         ),
         (mae, "ignored mask_token: it stands for masked patches in pre-training"),
         (dinov2, "ignored mask_token: it stands for masked patches in pre-training"),
