@@ -17,7 +17,8 @@ from ..layers_vit_scratch import height_width
 from .lineage import check_counterparts
 from .preprocessing import size_of_images
 from .tables import HEAD, Rule, positions, renames, unapply
-from .timm import ACTIVATIONS, LAYERSCALE_AT_FIRST, ONE_HEAD, TABLE, TWO_HEADS, positions_with_registers
+from .timm import LAYERSCALE_AT_FIRST, ONE_HEAD, TABLE, TWO_HEADS, positions_with_registers
+from .timm_settings import ACTIVATIONS
 
 COMMON = {
     "norm_first": True,

@@ -6,17 +6,23 @@ the head count must be told.
 """
 
 import math
-import re
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..layers_vit_scratch import Size, height_width
 from .files import Source
-from .lineage import VIT_FIELDS, Lineage, Reading, grid, labels, square
-from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, resize_and_crop
+from .lineage import VIT_FIELDS, Lineage, Reading, grid, square
 from .tables import Rule, averaged_heads, positions, renames
+from .timm_settings import (
+    NOT_PLAIN_NAME,
+    fields_of_arguments,
+    fields_of_name,
+    heads_of,
+    labels_of,
+    preprocessing_of,
+    settings_of,
+)
 
 TABLE = {
     "patch_embed.proj.+": "patch_embedding.projection.+",
@@ -53,51 +59,7 @@ IGNORED = {
     "head.mlp.": "it belongs to the projection head of pre-training",
     "head.last_layer.": "it belongs to the projection head of pre-training",
 }
-# What only the name of an architecture tells, in timm 1.0.31.
-CLIP_NAME = re.compile(r"_clip_")
-QUICK_GELU_NAME = re.compile(r"_quickgelu")
-TANH_GELU_NAME = re.compile(r"(base_patch32|giantopt_patch16|so400m_patch16)_siglip|large_patch16_siglip(_gap)?_512")
-NOT_PLAIN_NAME = re.compile(r"_rpn_|^test_vit3|^vit_pe_|^beit|^eva\d|^aimv2|relpos|_rope|^samvit|^naflexvit")
-# Width and heads, by a part of the name; the first that fits counts.
-SIZES_BY_NAME = (
-    (r"^test_vit2?$", 64, 2),
-    (r"^vit_base_patch16_gap_224", 768, 16),
-    (r"_base_patch\d+_plus_", 896, 14),
-    (r"_giant_.*(dinov2|tipsv2|radio)", 1536, 24),
-    (r"_tiny(_|$)", 192, 3),
-    (r"_(wee|xsmall)(_|$)", 256, 4),
-    (r"_little(_|$)", 320, 5),
-    (r"_small(_|$)", 384, 6),
-    (r"_mediumd?(_|$)", 512, 8),
-    (r"_betwixt(_|$)", 640, 10),
-    (r"_base(_|$)", 768, 12),
-    (r"_so150m2(_|$)", 832, 13),
-    (r"_so150m(_|$)", 896, 14),
-    (r"_(large|intern300m)(_|$)", 1024, 16),
-    (r"_so400m(_|$)", 1152, 16),
-    (r"_huge(_|$)", 1280, 16),
-    (r"_giant(_|$)", 1408, 16),
-    (r"_giantopt(_|$)", 1536, 16),
-    (r"_gigantic(_|$)", 1664, 16),
-)
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-NORMS = ("layernorm", "layernormfp32")
 POOLINGS = {"": "cls", "token": "cls", "avg": "mean", "map": "attention"}
-# What timm takes where a configuration says nothing.
-IMAGENET_SETTINGS = {
-    "crop_pct": 0.875,
-    "crop_mode": "center",
-    "interpolation": "bicubic",
-    "mean": IMAGENET_MEAN,
-    "std": IMAGENET_STD,
-}
 LAYERSCALE_AT_FIRST = 1e-5
 
 
@@ -113,14 +75,14 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
     if "blocks.0.norm1.bias" not in source.shapes:
         raise ValueError(f"{source.path} has norms without a bias (RMSNorm); a plain ViT has LayerNorm.")
     arguments = source.config.get("model_args") or {}
-    settings = _settings(source)
-    fields = VIT_FIELDS | _fields_of_shapes(source) | _fields_of_name(architecture)
-    fields |= _fields_of_arguments(arguments, swiglu=fields["use_swiglu_ffn"])
-    names, notes = _labels(source, settings)
+    settings = settings_of(source)
+    fields = VIT_FIELDS | _fields_of_shapes(source) | fields_of_name(architecture)
+    fields |= fields_of_arguments(arguments, swiglu=fields["use_swiglu_ffn"])
+    names, notes = labels_of(source, settings)
     fields |= {"pooling": _pooling(source, arguments)} | names
     unknown: list[str] = []
     told = facts.get("num_attention_heads") or arguments.get("num_heads")
-    heads = told or _heads(architecture, None if arguments else fields["hidden_size"])
+    heads = told or heads_of(architecture, None if arguments else fields["hidden_size"])
     if heads is None:
         unknown.append("num_attention_heads")
     else:
@@ -145,7 +107,7 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
     flexible = bool(arguments.get("dynamic_img_size")) or settings.get("fixed_input_size") is False
     fields["interpolate_pos_encoding"] = flexible
     prepared = (list(settings.get("input_size", ()))[-2:] or size) if flexible else size
-    preprocessing, changed = _preprocessing(settings, prepared, _whole_patches(prepared, fields["patch_size"])[0])
+    preprocessing, changed = preprocessing_of(settings, prepared, _whole_patches(prepared, fields["patch_size"])[0])
     return Reading(
         fields,
         rules=_rules(source, fields),
@@ -154,28 +116,6 @@ def read(source: Source, facts: dict[str, Any]) -> Reading:
         notes=[*notes, *cut, *changed],
         preprocessing=preprocessing,
     )
-
-
-def _settings(source: Source) -> dict[str, Any]:
-    """What a configuration says beside the model, whether in a part of its own or, as long ago, at its root."""
-    found = {**source.config, **(source.config.get("pretrained_cfg") or {})}
-    return IMAGENET_SETTINGS | {name: value for name, value in found.items() if value is not None}
-
-
-def _fields_of_arguments(arguments: dict[str, Any], *, swiglu: bool) -> dict[str, Any]:
-    """What the arguments tell that the model was made with; one that is empty stands for timm's own default."""
-    fields: dict[str, Any] = {}
-    if "act_layer" in arguments:
-        name = str(arguments["act_layer"] or "gelu").lower()
-        if name not in ACTIVATIONS or (swiglu and ACTIVATIONS[name] != "silu"):
-            known = "silu, as its networks are gated" if swiglu else ", ".join(ACTIVATIONS)
-            raise ValueError(f"timm's act_layer {name!r} is none of those that vit-scratch has here: {known}.")
-        fields["hidden_act"] = ACTIVATIONS[name]
-    if "norm_layer" in arguments:
-        if str(arguments["norm_layer"] or NORMS[0]).lower().replace("_", "") not in NORMS:
-            raise ValueError(f"timm's norm_layer {arguments['norm_layer']!r} is not LayerNorm.")
-        fields["layer_norm_eps"] = VIT_FIELDS["layer_norm_eps"]
-    return fields
 
 
 def _num_prefix(fields: dict[str, Any]) -> int:
@@ -253,31 +193,6 @@ def _fields_of_shapes(source: Source) -> dict[str, Any]:
     return fields
 
 
-def _fields_of_name(architecture: str) -> dict[str, Any]:
-    """What only the name of an architecture tells."""
-    fields: dict[str, Any] = {}
-    if CLIP_NAME.search(architecture):
-        fields["layer_norm_eps"] = 1e-5
-    if QUICK_GELU_NAME.search(architecture):
-        fields["hidden_act"] = "quick_gelu"
-    elif TANH_GELU_NAME.search(architecture):
-        fields["hidden_act"] = "gelu_pytorch_tanh"
-    return fields
-
-
-def _heads(architecture: str, width: int | None) -> int | None:
-    """The heads of an architecture, where they were not changed.
-
-    Args:
-        architecture: its name.
-        width: of the model, if nothing else tells what was changed: another than usual means other heads, maybe.
-    """
-    for name, usual, heads in SIZES_BY_NAME:
-        if re.search(name, architecture):
-            return heads if width in (None, usual) else None
-    return None
-
-
 def _pooling(source: Source, arguments: dict[str, Any]) -> str:
     """What the head reads, or would."""
     shapes = source.shapes
@@ -289,7 +204,9 @@ def _pooling(source: Source, arguments: dict[str, Any]) -> str:
         "map" if "attn_pool.latent" in shapes else arguments.get("global_pool", source.config.get("global_pool", usual))
     )
     if pool not in POOLINGS:
-        raise ValueError(f"timm's global_pool {pool!r} is none of those that vit-scratch knows: {', '.join(POOLINGS)}.")
+        raise ValueError(
+            f"timm's global_pool {pool!r} is none of those that vit-scratch knows: {', '.join(filter(None, POOLINGS))}."
+        )
     # Features of a model without a [CLS] token or a head are left unpooled.
     pooling = "mean" if POOLINGS[pool] == "cls" and "cls_token" not in shapes else POOLINGS[pool]
     if not arguments.get("pool_include_prefix") or _num_prefix(_fields_of_shapes(source)) == 0:
@@ -297,21 +214,6 @@ def _pooling(source: Source, arguments: dict[str, Any]) -> str:
     if pooling == "attention":
         raise ValueError("timm's pool_include_prefix with attention pooling has no counterpart in vit-scratch.")
     return "mean_tokens" if pooling == "mean" else pooling
-
-
-def _labels(source: Source, settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The names of the classes, if they are those of this head; timm may leave some out."""
-    names = settings.get("label_names") or settings.get("labels")
-    if not names or "head.weight" not in source.shapes:
-        return {}, []
-    given = labels(names)["id2label"]
-    count = source.shapes["head.weight"][0]
-    if max(given) >= count:
-        return {}, [f"ignored the names of {len(given)} classes, as the head has {count}"]
-    # A description says in words what a name such as n02123045 codes.
-    descriptions = settings.get("label_descriptions") or {}
-    named = {index: descriptions.get(name, name) for index, name in given.items()}
-    return {"id2label": {index: named.get(index, f"LABEL_{index}") for index in range(count)}}, []
 
 
 def _rules(source: Source, fields: dict[str, Any]) -> tuple[Rule, ...]:
@@ -343,34 +245,6 @@ def positions_with_registers(registers: str, *, has_cls: bool) -> Rule:
         ),
         lambda of_cls, token, of_patches: (torch.cat((of_cls, torch.zeros_like(token), of_patches), dim=1), token),
     )
-
-
-def _preprocessing(settings: dict[str, Any], prepared: Size, whole: Size) -> tuple[dict[str, Any], list[str]]:
-    """The evaluation transform of timm: resized so that the crop is `crop_pct` of it; and how ours differs.
-
-    Args:
-        settings: of the configuration.
-        prepared: what timm cuts out.
-        whole: the whole patches of it, which are cut out here.
-    """
-    notes = []
-    size = height_width(prepared)
-    share, mode = settings["crop_pct"], settings["crop_mode"]
-    height, width = (math.floor(side / share) for side in size)
-    resized: int | tuple[int, int] = (height, width)
-    if mode == "center" and size[0] == size[1]:
-        resized = height
-    elif mode != "squash":
-        notes.append(f"timm keeps the proportions of images (crop_mode {mode!r}), which are not kept here")
-    interpolation = str(settings["interpolation"])
-    arguments = resize_and_crop(
-        height_width(whole),
-        resized=resized,
-        resample=interpolation if interpolation.upper() in Image.Resampling.__members__ else "bicubic",
-        mean=settings["mean"],
-        std=settings["std"],
-    )
-    return arguments, notes
 
 
 LINEAGE = Lineage("timm", ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"), read)
