@@ -168,9 +168,12 @@ def _import(argv: list[str]) -> int:
     )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
     arguments = parser.parse_args(argv)
+    from huggingface_hub.utils import enable_progress_bars
+
     from .arguments import parse_overrides
     from .porting import import_checkpoint, import_lines
 
+    enable_progress_bars()  # of downloads, which take long; shown on terminals only
     options = vars(arguments)
     options["config_overrides"] = parse_overrides(arguments.config_overrides)
     with _stoppable():
