@@ -173,7 +173,8 @@ def _import(argv: list[str]) -> int:
     from .arguments import parse_overrides
     from .porting import import_checkpoint, import_lines
 
-    enable_progress_bars()  # of downloads, which take long; shown on terminals only
+    if sys.stderr.isatty():
+        enable_progress_bars()  # of downloads, which take long
     options = vars(arguments)
     options["config_overrides"] = parse_overrides(arguments.config_overrides)
     with _stoppable():
