@@ -93,6 +93,8 @@ def describe(processor: BaseImageProcessor) -> str:
         size = settings["size"]
         if "shortest_edge" in size:
             how = f"shorter side resized to {size['shortest_edge']} pixels"
+        elif "height" not in size:
+            how = "resized to " + ", ".join(f"{name} {pixels}" for name, pixels in size.items())
         else:
             how = f"resized to {size['height']}x{size['width']} pixels, whatever the aspect ratio"
         words.append(f"{how} ({Image.Resampling(int(settings['resample'])).name.lower()})")

@@ -293,3 +293,54 @@ def test_code_in_a_folder_does_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     read_checkpoint(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+# --- Image processors that would fail later --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_mean": [0.5]}, "cannot prepare a picture"),
+        ({"rescale_factor": "x"}, "cannot prepare a picture"),
+        ({"image_std": [0, 0, 0]}, "not finite"),
+        ({"do_resize": True, "size": {"shortest_edge": 12}, "do_center_crop": False}, "no fixed size"),
+        ({"resample": 99}, "cannot prepare a picture"),
+    ],
+    ids=str,
+)
+def test_an_image_processor_that_would_fail_later_is_refused(settings, message, tmp_path):
+    saved(tmp_path, processor=BitImageProcessorPil(size={"shortest_edge": 14}, crop_size=12))
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(ValueError, match=f"image processor of the source .*{message}"):
+        read_checkpoint(tmp_path)
+
+
+def test_code_that_an_image_processor_names_is_not_passed_on(tmp_path):
+    saved(tmp_path / "theirs", processor=BitImageProcessorPil(size={"shortest_edge": 14}, crop_size=12))
+    file = tmp_path / "theirs" / "preprocessor_config.json"
+    named = {"auto_map": {"AutoImageProcessor": "someone/else--evil.Processor"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    read_checkpoint(tmp_path / "theirs").image_processor.save_pretrained(tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "preprocessor_config.json").read_text())
+    assert written["image_processor_type"] == "BitImageProcessor"
+    assert "auto_map" not in written
+
+
+def test_a_grey_model_is_imported_and_what_that_means_is_said(tmp_path):
+    peer = saved(tmp_path, fields={**MLP, "num_channels": 1})
+    imported = read_checkpoint(tmp_path)
+    assert any("takes images of 1 channels" in note for note in imported.notes)
+    grey = imported.image_processor(Image.new("L", (30, 20), 90), return_tensors="pt")["pixel_values"]
+    assert grey.shape == (1, 1, 12, 12)
+    assert relative(run_ours(imported.model, grey)["logits"], run_peer(peer, grey)["logits"]) < 1e-5
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    peer = make("ViTForImageClassification", MLP)
+    with torch.no_grad():
+        peer.classifier.bias[2] = float("nan")
+    peer.save_pretrained(tmp_path)
+    note = "1 tensors hold numbers that are not finite, among them classification_head.fc.bias"
+    assert note in read_checkpoint(tmp_path).notes

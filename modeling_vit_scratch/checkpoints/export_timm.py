@@ -64,7 +64,7 @@ def write_timm(
     architecture = architecture_of(config)
     arguments = _arguments(config, architecture, state[f"{HEAD}fc.weight"].shape[0] if has_head else 0)
     trained = height_width(config.image_size)
-    prepared = size_of_images(image_processor) or trained
+    prepared = size_of_images(image_processor, config.num_channels) or trained
     if config.interpolate_pos_encoding or prepared != trained:
         arguments["dynamic_img_size"] = True  # positions are fitted to each image
     if not arguments["no_embed_class"]:

@@ -87,7 +87,10 @@ def write_transformers(
     if (config.position_embedding_type, config.position_interpolation) != ("learned", interpolation):
         lines.append("note       to images of another size transformers fits the positions in its own way, not as here")
     trained = height_width(config.image_size)
-    other_sizes = config.interpolate_pos_encoding or size_of_images(image_processor) not in (None, trained)
+    other_sizes = config.interpolate_pos_encoding or size_of_images(image_processor, config.num_channels) not in (
+        None,
+        trained,
+    )
     if other_sizes and not model_type.startswith("dinov2"):  # which fits its positions unasked
         lines.append("note       its images may be of other sizes: pass interpolate_pos_encoding=True with them")
     return lines

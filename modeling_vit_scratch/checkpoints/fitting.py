@@ -52,7 +52,7 @@ def resample(config: ViTScratchConfig, state: dict[str, Tensor], size: tuple[int
 
 def accept_images_of(processor: BaseImageProcessor, config: ViTScratchConfig) -> list[str]:
     """Let a model take the images that its source's image processor makes, in place, with a note if they differ."""
-    made, trained = size_of_images(processor), height_width(config.image_size)
+    made, trained = size_of_images(processor, config.num_channels), height_width(config.image_size)
     if made is None or made == trained:
         return []
     config.interpolate_pos_encoding = True

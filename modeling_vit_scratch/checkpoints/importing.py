@@ -20,7 +20,7 @@ from .facts import check_known, check_num_labels, check_size, checked_facts, con
 from .files import Source, open_source, source_of
 from .fitting import accept_images_of, drop_head, resample
 from .lineage import Reading
-from .preprocessing import image_processor
+from .preprocessing import RGB, image_processor
 from .recognition import recognise
 from .tables import HEAD, apply, of_classifier
 
@@ -95,10 +95,16 @@ def read_checkpoint(
         notes += resample(config, state, height_width(image_size))
     if num_labels is not None:
         notes += drop_head(config, state, num_labels)
+    size = height_width(config.image_size)
     processor, assumed = image_processor(
-        reading.preprocessing, height_width(config.image_size), fit=image_size is not None
+        reading.preprocessing, size, fit=image_size is not None, num_channels=config.num_channels
     )
     notes += accept_images_of(processor, config)
+    if config.num_channels != RGB:
+        notes.append(
+            f"the model takes images of {config.num_channels} channels; train, evaluate and predict prepare RGB"
+        )
+    notes += broken_numbers(state)
     classifier = HEAD_WEIGHT in state or num_labels is not None
     model, renewed = fill(opened, config, state, classifier=classifier)
     return Imported(model, processor, lineage.name, [*reading.notes, *assumed, *notes, *renewed])
@@ -211,6 +217,12 @@ def same_dtype(source: Source, state: dict[str, Tensor]) -> list[str]:
     widest = functools.reduce(torch.promote_types, dtypes)
     state.update({name: tensor.to(widest) for name, tensor in state.items()})
     return [f"converted all weights to {widest}, as they were of {len(dtypes)} kinds of numbers"]
+
+
+def broken_numbers(state: dict[str, Tensor]) -> list[str]:
+    """A note if weights are not finite, so that nothing that the model computes is."""
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    return [f"{len(broken)} tensors hold numbers that are not finite, among them {broken[0]}"] if broken else []
 
 
 def _is_meant(name: str, what: str) -> bool:

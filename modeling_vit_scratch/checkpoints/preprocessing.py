@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """How a source prepares images, as an image processor of transformers."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+RGB = 3
+PICTURE_MODES = {1: "L", RGB: "RGB"}  # of Pillow, by channels
+# Width and height of the pictures that a processor is tried on.
+TRIAL_SIZES = ((61, 43), (37, 53))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -30,7 +35,7 @@ def resize_and_crop(
         mean, std: of the channels, after scaling to 0 … 1.
     """
     arguments: dict[str, Any] = {
-        "do_convert_rgb": True,
+        "do_convert_rgb": len(mean) == RGB,
         "resample": Image.Resampling[resample.upper()],
         "image_mean": list(mean),
         "image_std": list(std),
@@ -53,25 +58,33 @@ def saved_processor(folder: Path) -> BaseImageProcessor | None:
     if not (folder / "preprocessor_config.json").is_file():
         return None
     try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise ValueError(f"{folder}/preprocessor_config.json makes no image processor: {reason}.") from error
+    # Where a class of its own comes with it, the one of transformers was taken; nobody is to look for that code later.
+    processor.__dict__.pop("auto_map", None)
+    return processor
 
 
 def image_processor(
-    preprocessing: BaseImageProcessor | dict[str, Any] | None, size: tuple[int, int], *, fit: bool = False
+    preprocessing: BaseImageProcessor | dict[str, Any] | None,
+    size: tuple[int, int],
+    *,
+    fit: bool = False,
+    num_channels: int = RGB,
 ) -> tuple[BaseImageProcessor, list[str]]:
     """The image processor of a source, and a note if it had to be assumed.
 
     Args:
         preprocessing: the source's own, or the arguments of one; None if it has none.
         size: of the model's images, (height, width) in pixels.
+        num_channels: of the model's images.
         fit: whether to make the source's own make images of this size.
     """
     notes = []
     if preprocessing is None:
-        preprocessing = resize_and_crop(size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        preprocessing = resize_and_crop(size, mean=(0.5,) * num_channels, std=(0.5,) * num_channels)
         notes.append(
             "assumed that images are resized without a crop (bicubic) and normalised with mean and deviation 0.5"
         )
@@ -81,20 +94,35 @@ def image_processor(
     return processor, notes
 
 
-def size_of_images(processor: Any) -> tuple[int, int] | None:
-    """The (height, width) in pixels of the images that a processor makes; None if it leaves their size alone.
+def size_of_images(processor: Any, num_channels: int = RGB) -> tuple[int, int] | None:
+    """The (height, width) in pixels of the images that a processor makes, by trying.
+
+    Returns:
+        The size; None if it leaves images as large as they are, or no picture has so many channels.
 
     Raises:
-        ValueError: if it cuts or resizes them to no one size.
+        ValueError: if it cannot prepare a picture, makes numbers of it that are not finite, or images of no one size.
     """
-    settings = processor.to_dict()
-    if not settings.get("do_center_crop") and not settings.get("do_resize"):
+    if num_channels not in PICTURE_MODES:
         return None
-    size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
-    known = isinstance(size, dict) and ({"height", "width"} <= size.keys() or size.keys() == {"shortest_edge"})
-    if not known or min(_height_width(size)) < 1:
-        raise ValueError(f"the image processor of the source makes images of no fixed size, got {size}.")
-    return _height_width(size)
+    pictures = [Image.new(PICTURE_MODES[num_channels], size) for size in TRIAL_SIZES]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that are not finite, which are found below
+            prepared = [processor(picture, return_tensors="pt")["pixel_values"] for picture in pictures]
+    except Exception as error:  # whatever its settings break
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise ValueError(f"the image processor of the source cannot prepare a picture: {reason}.") from error
+    if not all(pixel_values.isfinite().all() for pixel_values in prepared):
+        raise ValueError(
+            "the image processor of the source makes numbers that are not finite: see its mean and deviation."
+        )
+    wide, tall = (tuple(pixel_values.shape[-2:]) for pixel_values in prepared)
+    if (wide, tall) == tuple((height, width) for width, height in TRIAL_SIZES):
+        return None
+    if wide != tall:
+        raise ValueError(f"the image processor of the source makes images of no fixed size, here of {wide} and {tall}.")
+    return wide
 
 
 def _fit(processor: Any, size: tuple[int, int]) -> None:
