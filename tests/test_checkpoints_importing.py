@@ -583,7 +583,10 @@ def test_what_is_told_wins_over_what_the_source_says(tmp_path):
         ("num_hidden_layers=1", "has vit.encoder.1.attention.in_proj.bias, which the model that it describes does not"),
         ("num_attention_heads=5", "hidden_size 24 is not a multiple of num_attention_heads 5."),
         ("intermediate_size=24", "encoder.0.ff.0.bias is (20,) and must be (24,); correct the fields with --config"),
-        ("image_size=16", "positional_embedding is (1, 12, 24) and must be (1, 16, 24); correct the fields"),
+        (
+            "image_size=16",
+            "positional_embedding is (1, 12, 24) and must be (1, 16, 24); --image-size (in Python: image_size) fits",
+        ),
         ("use_cls_token=false", "use_cls_token"),
     ],
 )
@@ -713,12 +716,20 @@ def test_code_beside_an_image_processor_does_not_run_and_nobody_is_asked(kind, a
     assert canary.exists()  # so it would have told
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"size": "large"}', '{"image_processor_type": "Strange"}'])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not a whole JSON file: "),
+        ("[]", "must hold a JSON object, got list."),
+        ('{"size": "large"}', "makes no image processor: "),
+        ('{"image_processor_type": "Strange"}', "makes no image processor: "),
+    ],
+)
 @pytest.mark.parametrize("kind", ["vit-scratch", "transformers"])
-def test_a_broken_image_processor_is_refused(kind, content, tmp_path):
+def test_a_broken_image_processor_is_refused(kind, content, message, tmp_path):
     source = saved_checkpoint(tmp_path / "source", kind)
     (source / "preprocessor_config.json").write_text(content)
-    assert "preprocessor_config.json makes no image processor: " in refusal(source)
+    assert f"preprocessor_config.json {message}" in refusal(source)
 
 
 def test_an_imported_folder_is_a_checkpoint_like_any_other(tmp_path):

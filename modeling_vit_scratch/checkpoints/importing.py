@@ -18,7 +18,7 @@ from ..layers_vit_scratch import height_width
 from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
 from .facts import check_known, check_num_labels, check_size, checked_facts, contradicted
 from .files import Source, open_source, source_of
-from .fitting import accept_images_of, drop_head, resample
+from .fitting import POSITIONS, accept_images_of, drop_head, resample
 from .lineage import Reading
 from .preprocessing import RGB, image_processor
 from .recognition import recognise
@@ -286,7 +286,12 @@ def fill(
         if tuple(tensor.shape) != expected[name]:
             raise ValueError(
                 f"{source.path} does not fit what it describes: {name} is {tuple(tensor.shape)} and must be "
-                f"{expected[name]}; correct the fields with --config_overrides (in Python: config_overrides)."
+                f"{expected[name]}; "
+                + (
+                    "--image-size (in Python: image_size) fits positions to another size."
+                    if name.endswith(POSITIONS)
+                    else "correct the fields with --config_overrides (in Python: config_overrides)."
+                )
             )
     model.load_state_dict({name: tensor.contiguous() for name, tensor in named.items()}, assign=True, strict=not new)
     if new and isinstance(model, ViTScratchForImageClassification):

@@ -10,6 +10,8 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from .files import read_json
+
 RGB = 3
 PICTURE_MODES = {1: "L", RGB: "RGB"}  # of Pillow, by channels
 # Width and height of the pictures that a processor is tried on.
@@ -57,6 +59,7 @@ def saved_processor(folder: Path) -> BaseImageProcessor | None:
     """
     if not (folder / "preprocessor_config.json").is_file():
         return None
+    read_json(folder / "preprocessor_config.json")
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds
