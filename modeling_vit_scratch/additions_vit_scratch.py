@@ -70,6 +70,35 @@ def resampling_weights(trained: int, length: int, extent: Tensor, interpolation:
     return weights[..., 2:-2] + F.pad(before, (0, trained - 1)) + F.pad(after, (trained - 1, 0))
 
 
+class PatchDropout(nn.Module):
+    """In training, leave out a random share of the patches of each image: (B, N, D) -> (B, N', D).
+
+    Not in the article: a step costs that share less (Liu et al. 2022, arXiv 2208.07220; FLIP, Li et al. 2022, arXiv
+    2212.00794). Patches keep the positions that were added to them, so the rest of the model does not notice.
+    """
+
+    def __init__(self, drop_prob: float = 0.0):
+        super().__init__()
+        if not 0 <= drop_prob < 1:
+            raise ValueError(f"drop_prob must be at least 0 and below 1, got {drop_prob}.")
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Drop patches of `x`, and the same of `patch_mask` (B, N)."""
+        if not self.training or self.drop_prob == 0.0:
+            return x, patch_mask
+        kept = torch.rand(x.shape[:2], device=x.device).topk(self.num_kept(x.shape[1])).indices.sort().values  # (B, N')
+        x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+        return x, None if patch_mask is None else patch_mask.gather(1, kept)
+
+    def num_kept(self, num_patches: int) -> int:
+        """N', of N patches."""
+        return max(1, round(num_patches * (1 - self.drop_prob))) if self.training else num_patches
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob}"
+
+
 # --- Tokens ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,19 +3,23 @@
 
 import dataclasses
 import difflib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
 import yaml
+from transformers.integrations import is_tensorboard_available
 
 from .configuration_vit_scratch import ViTScratchConfig, field_defaults
 
 # Fields of the configuration that the data decides.
 LABEL_FIELDS = {"id2label", "label2id", "num_classes", "num_labels"}
+# More processes that load images than this rarely help one that trains.
+MOST_WORKERS = 8
 # Switches of `TrainingArguments` that this job cannot do with.
 MUST_BE_OFF = {
     "remove_unused_columns": "would drop the image column",
@@ -24,6 +28,33 @@ MUST_BE_OFF = {
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
     "push_to_hub": "would publish before there is a checkpoint to publish; upload the folder when it is finished",
 }
+
+
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "between 0 and 1": lambda value: 0 <= value <= 1,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+    "above 0": lambda value: 0 < value < float("inf"),
+    "0 or more": lambda value: 0 <= value < float("inf"),
+    "at least 1": lambda value: 1 <= value < float("inf"),
+}
+
+
+def check_range(arguments: Any, names: Iterable[str], allowed: str) -> None:
+    """Refuse a number outside a range; none given is none to refuse.
+
+    Args:
+        arguments: whose fields the numbers are.
+        names: of the fields.
+        allowed: one of `RANGES`.
+
+    Raises:
+        ValueError: with the field and its value.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not RANGES[allowed](value):
+            raise ValueError(f"{name} must be {allowed}, got {value}.")
 
 
 @dataclass
@@ -42,6 +73,22 @@ class ModelArguments:
         default="",
         metadata={"help": "Fields of the preset's configuration to change, such as 'depth=4,hidden_size=96'."},
     )
+    drop_path_rate: float | None = field(
+        default=None, metadata={"help": "Stochastic depth: rate of the last block, rising from 0 at the first."}
+    )
+    patch_dropout: float | None = field(
+        default=None,
+        metadata={"help": "Share of the patches to leave out in training, at random; a step costs that share less."},
+    )
+    finetuning: Literal["full", "linear_probe", "lora"] = field(
+        default="full",
+        metadata={
+            "help": "What of a checkpoint is trained: all of it, the head alone, or the head and low-rank additions "
+            "to the blocks (LoRA, with PEFT)."
+        },
+    )
+    lora_rank: int = field(default=8, metadata={"help": "Rank of LoRA's additions."})
+    lora_alpha: float = field(default=16.0, metadata={"help": "LoRA's additions count alpha / rank times."})
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention kernel: eager, sdpa, flash_attention_2 or flex_attention."}
     )
@@ -51,11 +98,14 @@ class ModelArguments:
 
     def __post_init__(self):
         parse_overrides(self.config_overrides)
+        check_range(self, ("drop_path_rate", "patch_dropout"), "at least 0 and below 1")
+        check_range(self, ("lora_rank",), "at least 1")
+        check_range(self, ("lora_alpha",), "above 0")
 
 
 @dataclass
 class DataArguments:
-    """Which images to train on, how they are split and varied."""
+    """Which images to train on, and how they are split."""
 
     _argument_group_name = "data"
 
@@ -78,9 +128,35 @@ class DataArguments:
     split_seed: int = field(
         default=0, metadata={"help": "Seed of these two splits; independent of --seed, so that seeds share them."}
     )
-    skip_bad_images: bool = field(
-        default=False, metadata={"help": "Leave out images that cannot be read, instead of stopping with their names."}
+    class_weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of the classes in the loss: 'auto' (so that each class counts alike, however many images "
+            "it has in the train split), or 'cat=1,dog=2.5'."
+        },
     )
+    strict_images: bool = field(
+        default=False, metadata={"help": "Stop at images that cannot be read, instead of leaving them out by name."}
+    )
+
+    def __post_init__(self):
+        check_range(self, ("train_val_split", "train_test_split"), "at least 0 and below 1")
+        if self.train_val_split + self.train_test_split >= 1:
+            raise ValueError(
+                f"train_val_split {self.train_val_split} and train_test_split {self.train_test_split} leave no image "
+                "to train on."
+            )
+
+
+@dataclass
+class AugmentationArguments:
+    """How training images are varied; images that are evaluated never are.
+
+    The first five vary an image on its own, before it is normalised; the others a whole batch, on its device.
+    """
+
+    _argument_group_name = "augmentation"
+
     random_resized_crop: float | None = field(
         default=None,
         metadata={"help": "Train on random crops of at least this share of the image's area, such as 0.08 or 0.5."},
@@ -93,22 +169,48 @@ class DataArguments:
     scaling: float = field(
         default=0.0, metadata={"help": "Enlarge or shrink training images by up to this share, such as 0.1."}
     )
+    rand_augment_num_ops: int = field(
+        default=0, metadata={"help": "RandAugment: operations on each image, such as 2; 0 for none."}
+    )
+    rand_augment_magnitude: int = field(
+        default=9, metadata={"help": "RandAugment: strength of the operations, from 1 to 29."}
+    )
+    color_jitter: float = field(
+        default=0.0,
+        metadata={"help": "Change brightness, contrast and saturation by up to this share, such as 0.3."},
+    )
+    random_erasing: float = field(
+        default=0.0, metadata={"help": "Probability of overwriting a random rectangle of an image with noise."}
+    )
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Mixup: blend pairs of images by a share from Beta(alpha, alpha); 0 for none."}
+    )
+    cutmix_alpha: float = field(
+        default=0.0,
+        metadata={
+            "help": "CutMix: paste a rectangle of another image, its share from Beta(alpha, alpha); 0 for none. With "
+            "mixup, a batch gets one or the other."
+        },
+    )
+    repeated_augmentation: int = field(
+        default=1, metadata={"help": "Variants of an image in a batch; an epoch then sees that share of the images."}
+    )
+    progressive_image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pixels at which training begins, of the shorter side; the size grows to that of the model over "
+            "the first two thirds."
+        },
+    )
 
     def __post_init__(self):
-        for name in ("train_val_split", "train_test_split", "translation", "scaling"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        if self.train_val_split + self.train_test_split >= 1:
-            raise ValueError(
-                f"train_val_split {self.train_val_split} and train_test_split {self.train_test_split} leave no image "
-                "to train on."
-            )
-        if not 0 <= self.horizontal_flip <= 1:
-            raise ValueError(f"horizontal_flip must be between 0 and 1, got {self.horizontal_flip}.")
-        if self.rotation < 0:
-            raise ValueError(f"rotation must be 0 degrees or more, got {self.rotation}.")
-        if self.random_resized_crop is not None and not 0 < self.random_resized_crop <= 1:
-            raise ValueError(f"random_resized_crop must be above 0 and at most 1, got {self.random_resized_crop}.")
+        check_range(self, ("translation", "scaling"), "at least 0 and below 1")
+        check_range(self, ("horizontal_flip", "color_jitter", "random_erasing"), "between 0 and 1")
+        check_range(self, ("rotation", "rand_augment_num_ops", "mixup_alpha", "cutmix_alpha"), "0 or more")
+        check_range(self, ("random_resized_crop",), "above 0 and at most 1")
+        check_range(self, ("repeated_augmentation", "progressive_image_size"), "at least 1")
+        if not 1 <= self.rand_augment_magnitude <= 29:
+            raise ValueError(f"rand_augment_magnitude must be from 1 to 29, got {self.rand_augment_magnitude}.")
 
 
 @dataclass
@@ -142,6 +244,35 @@ class TrainingArguments(transformers.TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay false: the image column is not an argument of the model."}
     )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Train the matrices of the blocks with Muon at this learning rate, such as 0.02, and the rest with "
+            "--optim; from scratch it takes fewer steps."
+        },
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Layer-wise learning-rate decay: each block learns at this share of the rate of the one after it, "
+            "such as 0.75; for fine-tuning."
+        },
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Keep an exponential moving average of the weights with this decay, such as 0.999; it is what is "
+            "evaluated and saved. 0 for none."
+        },
+    )
+    dataloader_num_workers: int | None = field(  # type: ignore[assignment]  # None: see below
+        default=None, metadata={"help": "Processes that load images; by default what the machine has to spare."}
+    )
+    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "Keep them from epoch to epoch."})
+    report_to: None | str | list[str] = field(  # noqa: RUF036  # in another order transformers' parser fails
+        default=None,
+        metadata={"help": "Where to log: tensorboard, wandb, …, or none; by default TensorBoard, if it is installed."},
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without a gradient; a classifier has none."}
@@ -151,16 +282,31 @@ class TrainingArguments(transformers.TrainingArguments):
         for name, reason in MUST_BE_OFF.items():
             if getattr(self, name):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise ValueError(f"num_train_epochs must be above 0, got {self.num_train_epochs}.")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.max_steps <= 0:
+            check_range(self, ("num_train_epochs",), "above 0")
+        batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        check_range(self, batches, "at least 1")
+        check_range(self, ("layer_decay",), "above 0 and at most 1")
+        check_range(self, ("ema_decay",), "at least 0 and below 1")
+        check_range(self, ("muon_learning_rate",), "above 0")
+        if self.muon_learning_rate is not None and self.layer_decay < 1:
+            raise ValueError("layer_decay and muon_learning_rate exclude each other: give one of them.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
         # Unless told so, accelerate does not let processes on CPUs work together, and transformers allows no bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.report_to is None:
+            self.report_to = "tensorboard" if is_tensorboard_available() else "none"
+        self._settle_workers()
+        self._settle_strategies()
+        super().__post_init__()
+
+    def _settle_workers(self) -> None:
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = spare_cores()
         # Without worker processes there are none to keep; torch refuses.
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
+
+    def _settle_strategies(self) -> None:
         by_steps = self.eval_strategy == "steps"
         steps = self.eval_steps or self.logging_steps
         if self.save_strategy is None:
@@ -171,7 +317,12 @@ class TrainingArguments(transformers.TrainingArguments):
             self.load_best_model_at_end = False  # nothing says which is best
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
-        super().__post_init__()
+
+
+def spare_cores() -> int:
+    """Processes to load images with: the cores that the training processes leave, eight for each of them at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 def given_values(arguments: Any) -> dict[str, Any]:
@@ -185,7 +336,16 @@ def given_values(arguments: Any) -> dict[str, Any]:
     return values
 
 
-ARGUMENT_CLASSES: list[Any] = [ModelArguments, DataArguments, TrainingArguments]
+class Arguments(NamedTuple):
+    """All that a recipe says."""
+
+    model: ModelArguments
+    data: DataArguments
+    augmentation: AugmentationArguments
+    training: TrainingArguments
+
+
+ARGUMENT_CLASSES: list[Any] = [ModelArguments, DataArguments, AugmentationArguments, TrainingArguments]
 
 
 class RecipeLoader(yaml.SafeLoader):

@@ -1,30 +1,31 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""From a row of a dataset to what the model takes: decode, vary (in training only), preprocess.
+"""What varies an image on its own in training, and what makes an image the input of a model.
 
-The variations work on PIL images and need no torchvision. They draw from Python's `random`, which the trainer and its
-data-loading workers seed. All of it can be pickled, as workers that are spawned rather than forked ask for.
+The variations work on PIL images and need no torchvision. Each takes the source of its randomness, so that a variant of
+an image can be repeated. All of it can be pickled, as workers that are spawned rather than forked ask for.
 """
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from random import Random
 from typing import Any
 
 from PIL import Image, ImageOps
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .arguments import DataArguments
+from .arguments import AugmentationArguments
 from .images import read_image
 
-Variation = Callable[[Image.Image], Image.Image]
+Variation = Callable[[Image.Image, Random], Image.Image]
 
 
-def random_resized_crop(image: Image.Image, least_area: float, size: tuple[int, int]) -> Image.Image:
+def random_resized_crop(image: Image.Image, random: Random, least_area: float, size: tuple[int, int]) -> Image.Image:
     """Cut out a random rectangle and resize it (Szegedy et al. 2015, arXiv 1409.4842, section 6).
 
     Args:
         image: what to cut from.
+        random: the source of randomness.
         least_area: least share of the area to keep; the share is uniform up to 1, the aspect ratio log-uniform between
             3/4 and 4/3 times that of `image`, as far as such a rectangle fits.
         size: (height, width) of the result in pixels.
@@ -41,16 +42,19 @@ def random_resized_crop(image: Image.Image, least_area: float, size: tuple[int, 
     return image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
-def random_mirror(image: Image.Image, probability: float) -> Image.Image:
+def random_mirror(image: Image.Image, random: Random, probability: float) -> Image.Image:
     """Swap left and right, with this probability."""
     return ImageOps.mirror(image) if random.random() < probability else image
 
 
-def random_affine(image: Image.Image, rotation: float, translation: float, scaling: float) -> Image.Image:
+def random_affine(
+    image: Image.Image, random: Random, rotation: float, translation: float, scaling: float
+) -> Image.Image:
     """Rotate about the centre, scale and move, each by a uniform random amount; what comes into view is black.
 
     Args:
         image: what to vary.
+        random: the source of randomness.
         rotation: most degrees to either side.
         translation: largest move, as a share of the width and of the height.
         scaling: largest enlargement and reduction, as a share.
@@ -67,7 +71,7 @@ def random_affine(image: Image.Image, rotation: float, translation: float, scali
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
 
 
-def variations(arguments: DataArguments, size: tuple[int, int]) -> dict[str, Variation]:
+def variations(arguments: AugmentationArguments, size: tuple[int, int]) -> dict[str, Variation]:
     """The variations that the arguments ask for, in the order they apply, each under a phrase that describes it.
 
     Args:
@@ -97,18 +101,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:g}%"
 
 
-def preprocessing(
-    processor: BaseImageProcessor, vary: dict[str, Variation] | None = None
-) -> Callable[[dict[str, list]], dict[str, list]]:
+def preprocessing(processor: BaseImageProcessor) -> Callable[[dict[str, list]], dict[str, list]]:
     """A transform for `Dataset.with_transform`: rows of `image` and `label` to rows of `pixel_values` and `label`."""
-    return partial(_preprocess, processor=processor, steps=list((vary or {}).values()))
+    return partial(_preprocess, processor=processor)
 
 
-def _preprocess(
-    rows: dict[str, list[Any]], processor: BaseImageProcessor, steps: Sequence[Variation]
-) -> dict[str, list[Any]]:
+def _preprocess(rows: dict[str, list[Any]], processor: BaseImageProcessor) -> dict[str, list[Any]]:
     images = [read_image(image) for image in rows["image"]]
-    for step in steps:
-        images = [step(image) for image in images]
     pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
     return {"pixel_values": list(pixel_values), "label": rows["label"]}

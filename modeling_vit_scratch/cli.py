@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, StrictDataclassError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        hint = "; the same command with --resume_from_checkpoint true goes on from the last checkpoint"
-        print(f"{name}: interrupted{hint if name.endswith('train') else ''}.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        hint = "; the same command goes on from the last checkpoint" if name.endswith("train") else ""
+        print(f"{name}: {str(interrupt) or f'interrupted{hint}.'}", file=sys.stderr)
+        return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 
 def _quiet() -> None:
@@ -80,7 +80,8 @@ def _train(argv: list[str]) -> int:
     arguments = parse_recipe(argv[0], argv[1:])
     from .training import train
 
-    train(*arguments)
+    with _stoppable():
+        train(arguments)
     return 0
 
 
@@ -93,7 +94,7 @@ def _evaluate(argv: list[str]) -> int:
     parser.add_argument("--image_column_name", help="column of the images (default: found by itself)")
     parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
     parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
-    parser.add_argument("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     arguments = parser.parse_args(argv)
     from .metrics import compute_metrics
@@ -211,9 +212,10 @@ def _export(argv: list[str]) -> int:
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Let what was begun be undone when the process is asked to end, as schedulers do."""
+    from .interruption import Interrupted
 
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise Interrupted(number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -59,6 +59,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         hidden_dropout_prob: dropout after the positions and on the output of each residual branch.
         attention_probs_dropout_prob: dropout on the attention probabilities.
         drop_path_rate: stochastic depth, the rate of the last block; it rises linearly from 0 at the first.
+        patch_dropout: share of the patches that is left out in training, at random, where a vector of the whole image
+            is asked for (backbones and masked image modelling keep all).
         layer_norm_eps: added to the variance in every LayerNorm.
         image_size: pixels, one number or `[height, width]`; each a multiple of the patch's.
         patch_size: pixels, one number or `[height, width]`.
@@ -86,8 +88,9 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             side by side: DeiT) or "attention" (what a learned query gathers: SigLIP).
         use_pooled_layer_norm: LayerNorm on what was pooled.
         pooler_output_size: width of a linear layer with tanh after that (ViT's representation layer); None for none.
-        initialization: "article" (torch's defaults; positions and tokens unit-normal) or "truncated_normal"
-            (weights, positions and tokens with deviation `initializer_range`, biases 0: transformers' ViT).
+        initialization: "article" (torch's defaults; positions and tokens unit-normal), "truncated_normal" (weights,
+            positions and tokens with deviation `initializer_range`, biases 0: transformers' ViT) or "mimetic" (so, too,
+            but attention and positions as in pretrained ViTs: for training from scratch on few images).
         initializer_range: deviation of "truncated_normal".
         encoder_stride: pixels per token that the decoder of masked image modelling paints; by default `patch_size`.
         out_features, out_indices: stages that a backbone returns ("stem", "stage1", … or 0, 1, …), as of every
@@ -128,6 +131,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.1
     drop_path_rate: float | int = 0.0
+    patch_dropout: float | int = 0.0
     layer_norm_eps: float = 1e-5
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
@@ -151,7 +155,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     pooling: Literal["cls", "mean", "mean_tokens", "cls_mean", "cls_distillation", "attention"] = "cls"
     use_pooled_layer_norm: bool = False
     pooler_output_size: int | None = None
-    initialization: Literal["article", "truncated_normal"] = "article"
+    initialization: Literal["article", "truncated_normal", "mimetic"] = "article"
     initializer_range: float = 0.02
     encoder_stride: int | list[int] | tuple[int, int] | None = None
     apply_layernorm: bool = True
@@ -233,7 +237,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             ValueError: one sentence that names the fields and their values.
         """
         self._validate_counts()
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "patch_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
         for name in ("layer_norm_eps", "initializer_range"):
@@ -278,11 +282,11 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
 
     def _validate_tokens(self) -> None:
-        if self.position_embedding_type == "sincos2d" and self.hidden_size % 4:
-            raise ValueError(
-                f"position_embedding_type 'sincos2d' needs a hidden_size that is a multiple of 4, got "
-                f"{self.hidden_size}."
-            )
+        for name, value in (("position_embedding_type", "sincos2d"), ("initialization", "mimetic")):
+            if getattr(self, name) == value and self.hidden_size % 4:
+                raise ValueError(
+                    f"{name} {value!r} needs a hidden_size that is a multiple of 4, got {self.hidden_size}."
+                )
         if self.pooling.startswith("cls") and not self.use_cls_token:
             raise ValueError(
                 f"pooling {self.pooling!r} needs use_cls_token=True; without a [CLS] token use pooling='mean'."

@@ -139,26 +139,26 @@ def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
     return bad
 
 
-def without_bad_images(splits: DatasetDict, *, skip: bool) -> tuple[DatasetDict, list[str]]:
+def without_bad_images(splits: DatasetDict, *, strict: bool) -> tuple[DatasetDict, list[str]]:
     """Check that every image can be read, before hours are spent on training.
 
     Args:
         splits: the images.
-        skip: leave bad images out instead of refusing.
+        strict: refuse bad images instead of leaving them out.
 
     Returns:
         The readable images, and one sentence for each that was left out.
 
     Raises:
-        ValueError: if images are bad and not to be skipped, or none of a split can be read; it names the first ones.
+        ValueError: if images are bad and that is not to be, or none of a split can be read; it names the first ones.
     """
     result, left_out = {}, []
     for name, dataset in splits.items():
         bad = find_bad_images(dataset, f"checking the images of {name}")
-        if bad and not skip:
+        if bad and strict:
             raise ValueError(
                 f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
-                f"them, or pass --skip_bad_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
+                f"them, or leave out --strict_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
                 + (" …" if len(bad) > MOST_NAMED else "")
             )
         if len(bad) == dataset.num_rows:

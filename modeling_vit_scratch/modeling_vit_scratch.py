@@ -11,6 +11,7 @@ A attention heads, K labels.
 
 import copy
 import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ from .additions_vit_scratch import (
     AttentionPooling,
     LayerScale,
     MaskPatches,
+    PatchDropout,
     Pooler,
     SwiGLU,
     TokenPooling,
@@ -52,9 +54,50 @@ from .layers_vit_scratch import (
     height_width,
 )
 
+# How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
+MIMETIC_POSITIONS = 0.3
+# Modules of the base model that come before the first block.
+FIRST_LAYERS = (
+    "patch_embedding",
+    "mask_patches",
+    "positional_encoding",
+    "register_tokens",
+    "cls_token",
+    "pre_norm",
+)
+
 
 class ViTScratchLayer(TransformerEncoderBlock, GradientCheckpointingLayer):
     """The article's block, as transformers' activation checkpointing wants it: (B, T, D) -> (B, T, D)."""
+
+
+def is_loaded(weight: Tensor) -> bool:
+    """Whether a weight is not to be initialised: it came from a checkpoint, or there is nothing in it yet."""
+    return getattr(weight, "_is_hf_initialized", False) or weight.is_meta
+
+
+def mimetic_attention(attention: MultiHeadSelfAttention) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of queries, keys and values (A * D / A, D), and of the output (D, A * D / A), that imitate trained ones.
+
+    In each head, what makes a query and a key is together nearly 0.7 Z + 0.7 I, and over all heads what makes a value
+    and the output nearly 0.4 Z - 0.4 I, with Z of independent normal numbers of variance 1 / D (Trockman and Kolter
+    2023, arXiv 2305.09828, section 4 and algorithm 1); "nearly" as far as the rank of the product allows.
+    """
+    width, inner = attention.in_proj.in_features, attention.out_proj.in_features
+
+    def factors(noise: float, identity: float, rank: int) -> tuple[Tensor, Tensor]:
+        product = noise * torch.randn(width, width) / math.sqrt(width) + identity * torch.eye(width)
+        left, values, right = torch.linalg.svd(product)
+        root = values[:rank].sqrt()
+        return left[:, :rank] * root, root[:, None] * right[:rank]  # (D, rank), (rank, D)
+
+    queries_keys = [factors(0.7, 0.7, attention.head_dim) for _ in range(attention.num_heads)]
+    query = torch.cat([left.T for left, _ in queries_keys])
+    key = torch.cat([right for _, right in queries_keys])
+    left, right = factors(0.4, -0.4, min(inner, width))
+    value, output = torch.zeros(inner, width), torch.zeros(width, inner)  # heads wider than D in all: the rest stays 0
+    value[: left.shape[1]], output[:, : right.shape[0]] = left.T, right.T
+    return query, key, value, output
 
 
 class ViTScratchPreTrainedModel(PreTrainedModel):
@@ -89,15 +132,53 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
             init.zeros_(module.mask_token)
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, module.value)
-        elif self.config.initialization == "truncated_normal":
-            self._init_truncated_normal(module)
-        else:
+        elif self.config.initialization == "article":
             self._init_as_the_article(module)
+        else:
+            self._init_truncated_normal(module)
+            if self.config.initialization == "mimetic":
+                self._init_mimetic(module)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For code that it does not ship, transformers leaves out modules without parameters of their own, and so
         # `MultiHeadSelfAttention`. The functions of `init` spare what was loaded, so nothing needs to be left out.
         super()._initialize_weights(module, is_custom_code=False)
+
+    def layer_depths(self) -> dict[str, int]:
+        """Depth of every parameter, for layer-wise learning rates (BEiT, Bao et al. 2021, arXiv 2106.08254, table 9).
+
+        0 before the blocks, 1 in the first, …, and one more than the last block's for what comes after them.
+        """
+        last = len(cast(nn.ModuleList, self.base_model.encoder)) + 1  # a backbone may have fewer than the configuration
+        body = "" if self.base_model is self else f"{self.base_model_prefix}."
+        first = tuple(f"{body}{name}." for name in FIRST_LAYERS)
+        depths = {}
+        for name, _ in self.named_parameters():
+            block = name.removeprefix(f"{body}encoder.") if name.startswith(f"{body}encoder.") else None
+            depths[name] = int(block.split(".")[0]) + 1 if block else 0 if name.startswith(first) else last
+        return depths
+
+    def floating_point_ops(self, inputs: dict[str, Tensor], exclude_embeddings: bool = False) -> int:
+        """Operations of a training step on a batch, for `Trainer`'s `total_flos`.
+
+        Those of the patches' projection and of the blocks, an addition and a multiplication each, forward and twice
+        that backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); the head is left out.
+
+        Args:
+            inputs: with `pixel_values` (B, C, H, W).
+            exclude_embeddings: leave out the projection of the patches.
+        """
+        vit: Any = self.base_model
+        pixel_values = inputs["pixel_values"]
+        num_patches = math.prod(vit.patch_embedding.grid_of(*pixel_values.shape[2:]))
+        operations = 0 if exclude_embeddings else 2 * num_patches * vit.patch_embedding.projection.weight.numel()
+        num_tokens = vit.patch_dropout.num_kept(num_patches) + self.config.num_prefix_tokens
+        for block in vit.encoder:
+            weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
+            # The scores, and the values that they weigh: T x T products of the width of all heads, each.
+            width = block.attention.out_proj.in_features
+            operations += 2 * num_tokens * weights + 4 * num_tokens**2 * width
+        return 3 * pixel_values.shape[0] * operations
 
     def _init_as_the_article(self, module: nn.Module) -> None:
         if isinstance(module, MultiHeadSelfAttention):
@@ -125,6 +206,16 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         else:
             for parameter in self._positions_and_tokens(module):
                 init.trunc_normal_(parameter, std=std)
+
+    def _init_mimetic(self, module: nn.Module) -> None:
+        """What pretrained ViTs look like: patches attend to themselves and their neighbours (arXiv 2305.09828)."""
+        if isinstance(module, PositionalEncoding) and module.encoding == "learned":
+            positions = MIMETIC_POSITIONS * module.sincos2d(module.grid_size, module.positional_embedding)
+            init.copy_(module.positional_embedding, positions)
+        if isinstance(module, MultiHeadSelfAttention) and not is_loaded(module.in_proj.weight):
+            query, key, value, output = mimetic_attention(module)
+            init.copy_(module.in_proj.weight, torch.cat((query, key, value)))
+            init.copy_(module.out_proj.weight, output)
 
     @staticmethod
     def _positions_and_tokens(module: nn.Module) -> list[nn.Parameter]:
@@ -165,6 +256,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             dropout=config.hidden_dropout_prob,
             interpolation=config.position_interpolation,
         )
+        self.patch_dropout = PatchDropout(config.patch_dropout if add_pooling_layer else 0.0)
         registers = config.num_register_tokens
         self.register_tokens = AddRegisterTokens(dim, registers) if registers else None
         self.cls_token = AddClsToken(dim, position=config.use_cls_position) if config.use_cls_token else None
@@ -259,6 +351,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             x = self.mask_patches(x, bool_masked_pos)
         extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
         x = self.positional_encoding(x, grid_size if interpolate_pos_encoding else None, extent)
+        x, attention_mask = self.patch_dropout(x, attention_mask)  # N is smaller from here on, in training
         if self.register_tokens is not None:
             x = self.register_tokens(x)  # (B, R + N, D)
         if self.cls_token is not None:

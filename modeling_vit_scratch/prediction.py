@@ -75,7 +75,7 @@ def check_checkpoint(checkpoint: str) -> None:
     unfinished = sorted(Path(checkpoint).glob("checkpoint-*")) if os.path.isdir(checkpoint) else []
     if unfinished and not os.path.exists(os.path.join(checkpoint, "config.json")):
         raise ValueError(
-            f"{checkpoint} holds a run that did not end: go on with --resume_from_checkpoint true, or name one of its "
+            f"{checkpoint} holds a run that did not end: go on with the same command, or name one of its "
             f"checkpoints, such as {unfinished[-1]}."
         )
 
@@ -106,7 +106,7 @@ def evaluate(
     image_column_name: str | None = None,
     label_column_name: str | None = None,
     batch_size: int = 64,
-    skip_bad_images: bool = False,
+    strict_images: bool = False,
     trust_remote_code: bool = False,
 ) -> SplitResults:
     """Predict a split of labelled images.
@@ -116,7 +116,7 @@ def evaluate(
         data, config_name, image_column_name, label_column_name: those of `load_images`.
         split: which split; by default `test` if there is one, else `validation`, else all images.
         batch_size: images at a time.
-        skip_bad_images: leave out images that cannot be read.
+        strict_images: stop at images that cannot be read, instead of leaving them out.
         trust_remote_code: run code that comes with the checkpoint.
 
     Returns:
@@ -138,7 +138,7 @@ def evaluate(
     if name not in splits:
         raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
     dataset = relabelled(splits[name], label_names, f"the {name} split of {data}")
-    readable, left_out = without_bad_images(DatasetDict({name: dataset}), skip=skip_bad_images)
+    readable, left_out = without_bad_images(DatasetDict({name: dataset}), strict=strict_images)
     # Images that are in no split were not trained on for all we know: do not call them "train".
     shown = ALL if split is None and list(splits) == ["train"] else name
     results = predict_dataset(model, processor, shown, readable[name], batch_size)

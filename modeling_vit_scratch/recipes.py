@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Recipes: YAML files whose keys are the fields of the three classes of arguments.
+"""Recipes: YAML files whose keys are the fields of the four classes of arguments.
 
 The same names are flags of `vit-scratch train`, and a flag wins over the recipe.
 """
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import re
+import textwrap
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,8 @@ from transformers import HfArgumentParser
 
 from .arguments import (
     ARGUMENT_CLASSES,
-    DataArguments,
-    ModelArguments,
+    Arguments,
     RecipeLoader,
-    TrainingArguments,
     closest_name,
     given_values,
 )
@@ -32,7 +31,7 @@ RECIPE_SUFFIXES = (".yaml", ".yml")
 NOT_IN_RECIPE = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "local_rank", "hub_token"}
 
 
-def parse_recipe(recipe: str, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+def parse_recipe(recipe: str, flags: list[str]) -> Arguments:
     """Read a recipe and the flags that win over it.
 
     Args:
@@ -118,8 +117,8 @@ class RecipeParser(HfArgumentParser):
         """Raise instead of exiting, so that every user error takes one way to the terminal."""
         raise ValueError(re.sub(r"(--\w+)/--[\w-]+", r"\1", message).rstrip(".") + ".")
 
-    def parse(self, flags: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-        """The three classes of arguments; an unknown flag is refused, with the closest that exists."""
+    def parse(self, flags: list[str]) -> Arguments:
+        """The four classes of arguments; an unknown flag is refused, with the closest that exists."""
         namespace, remaining = self.parse_known_args(flags)
         if remaining:
             name = remaining[0].partition("=")[0].removeprefix("--").replace("-", "_")
@@ -127,24 +126,30 @@ class RecipeParser(HfArgumentParser):
             self.error(f"{what} {remaining[0]}{closest_name(name, argument_kinds())}; see vit-scratch train --help")
         # Only what was given: some defaults of the parser are not those of the classes.
         given = {name: value for name, value in vars(namespace).items() if value != getattr(self.untouched, name)}
-        model, data, training = (
-            cls(**{item.name: given[item.name] for item in dataclasses.fields(cls) if item.name in given})
-            for cls in ARGUMENT_CLASSES
+        return Arguments(
+            *(
+                cls(**{item.name: given[item.name] for item in dataclasses.fields(cls) if item.name in given})
+                for cls in ARGUMENT_CLASSES
+            )
         )
-        return model, data, training
 
 
 class _FlagHelp(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that shows one spelling of each flag."""
+    """Help that shows one spelling of each flag, and breaks no name."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         flag = max(action.option_strings, key=len)
         return f"{flag} {self._format_args(action, action.dest.upper())}".strip()
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # The names of recipes have hyphens, and are to be found whole.
+        return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False)
 
-def recipe_of(model: ModelArguments, data: DataArguments, arguments: TrainingArguments) -> dict[str, Any]:
+
+def recipe_of(arguments: Arguments) -> dict[str, Any]:
     """The settings of a run that were given, and its model and data: a recipe that repeats it."""
+    model, data, augmentation, training = arguments
     recipe = {"model": model.model, "data": data.data}
-    recipe |= given_values(model) | given_values(data) | arguments.given
+    recipe |= given_values(model) | given_values(data) | given_values(augmentation) | training.given
     recipe = {name: value for name, value in recipe.items() if name not in NOT_IN_RECIPE}
     return json.loads(json.dumps(recipe, default=lambda value: getattr(value, "value", str(value))))

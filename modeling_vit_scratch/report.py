@@ -15,16 +15,16 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_utils import SchedulerType
 
-from .arguments import DataArguments, TrainingArguments
-from .augmentation import variations
+from .arguments import TrainingArguments
 from .card import describe
 from .images import read_image
-from .layers_vit_scratch import height_width
 from .metrics import confusion_matrix, per_class_report
 
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12
 SAMPLES_SHOWN = 12
+# Share of the time of training above which waiting for images is worth a hint.
+MOST_WAITING = 0.1
 ALL = "all"  # in place of a split's name: images that no split divides
 LONGEST_DRAWN = 20  # characters of a class name
 
@@ -54,13 +54,17 @@ def plan(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     splits: DatasetDict,
-    data: DataArguments,
+    varied: list[str],
     arguments: TrainingArguments,
 ) -> list[str]:
-    """What the run is about to do, a line for each thing that a user may want to stop it for."""
+    """What the run is about to do, a line for each thing that a user may want to stop it for.
+
+    Args:
+        model, processor, splits, arguments: of the run.
+        varied: a phrase for each way in which training images are varied.
+    """
     config = model.config
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    vary = variations(data, height_width(config.image_size))
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     duration = _duration(arguments, splits["train"].num_rows, batch)
@@ -70,7 +74,7 @@ def plan(
         f"{model.num_parameters():,} parameters, {trained:,} trained",
         f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
         f"images     {describe(processor)}",
-        f"training   {', '.join(vary) or 'images not varied'}",
+        f"training   {', '.join(varied) or 'images not varied'}",
         *(_split_line(name, dataset) for name, dataset in splits.items()),
         f"schedule   {duration} in batches of {batch}, learning rate {arguments.learning_rate:g} "
         f"({SchedulerType(arguments.lr_scheduler_type).value})",
@@ -101,15 +105,14 @@ def _split_line(name: str, dataset: Dataset) -> str:
 
 
 class EpochReport(TrainerCallback):
-    """A progress bar while it trains, on a terminal, and a line at each validation, or without one at each log.
-
-    Stops the run with a `ValueError` when the training loss is not finite: from there on it would only burn time.
-    """
+    """A progress bar while it trains, on a terminal, and a line at each validation, or without one at each log."""
 
     def __init__(self, num_images: int):
         self.num_images = num_images  # of the train split
         self.bar: tqdm | None = None
         self.train_loss: float | None = None
+        self.waited = 0.0  # seconds, since the last line
+        self.unreadable: set[str] = set()
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the bar and the clocks."""
@@ -121,7 +124,15 @@ class EpochReport(TrainerCallback):
     def _start_stretch(self, state):
         """Time from here on what lies between two lines, without the validation."""
         self.last_epoch, self.last_line = state.epoch or 0, time.monotonic()
-        self.trained_until = self.last_line
+        self.trained_until, self.waited = self.last_line, 0.0
+
+    def name_unreadable(self, sentences: list[str]) -> None:
+        """Name each image that could not be read once, however often it is asked for."""
+        for sentence in sentences:
+            if sentence not in self.unreadable:
+                self.unreadable.add(sentence)
+                with tqdm.external_write_mode():
+                    print(f"left out   {sentence}", flush=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Move the bar."""
@@ -130,24 +141,20 @@ class EpochReport(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Note the training loss, and refuse one that is not finite."""
+        """Note the training loss."""
         loss = (logs or {}).get("loss")
         if loss is None:
             return
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss} at step {state.global_step}: lower --learning_rate, raise "
-                "--warmup_steps, or train in fp32."
-            )
         self.train_loss = loss
         if args.eval_strategy == "no":
-            self._print_line(state, [])
+            self._print_line(args, state, [])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         """Print the line."""
         metrics = metrics or {}
         if "eval_validation_loss" in metrics:
             self._print_line(
+                args,
                 state,
                 [
                     f"validation loss {metrics['eval_validation_loss']:.4f}",
@@ -155,14 +162,18 @@ class EpochReport(TrainerCallback):
                 ],
             )
 
-    def _print_line(self, state, validation: list[str]) -> None:
+    def _print_line(self, args, state, validation: list[str]) -> None:
         parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
         if self.train_loss is not None:
             parts.append(f"train loss {self.train_loss:.4f}")
         parts += validation
         if self.trained_until > self.last_line:
             images = (state.epoch - self.last_epoch) * self.num_images
-            parts.append(f"{images / (self.trained_until - self.last_line):,.0f} images/s")
+            seconds = self.trained_until - self.last_line
+            parts.append(f"{images / seconds:,.0f} images/s")
+            parts.append(f"{self.waited / seconds:.0%} waiting for images")
+            if self.waited / seconds > MOST_WAITING:
+                parts[-1] += f" (more --dataloader_num_workers than {args.dataloader_num_workers} may help)"
         steps = state.global_step - self.first_step
         if steps:
             left = (time.monotonic() - self.began) / steps * (state.max_steps - state.global_step)

@@ -19,6 +19,7 @@ from .report import draw_training
 from .training_card import FinishedRun, write_model_card
 
 INCOMPLETE = ".incomplete"
+INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
 PICTURE = "training.png"
 RECIPE = "recipe.yaml"
 SAMPLE = "sample.png"
@@ -36,6 +37,7 @@ RUN_FILES = (
     "preprocessor_config.json",
     "runs",
     INCOMPLETE,
+    f"{INCOMPLETE_CHECKPOINT}-*",
     PICTURE,
     RECIPE,
     SAMPLE,
@@ -43,25 +45,75 @@ RUN_FILES = (
 )
 
 
-def resume_point(arguments: TrainingArguments) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` asks for, if it does: a folder, or with `true` the last of the run.
+def resume_point(arguments: TrainingArguments, recipe: dict[str, Any]) -> str | None:
+    """The checkpoint at which training begins, if there is one.
+
+    A run that was interrupted goes on from its last whole checkpoint when the same command is given again;
+    `resume_from_checkpoint` names another checkpoint, insists on the last (`true`) or declines (`false`).
+
+    Args:
+        arguments: with the output folder.
+        recipe: the settings of this run.
 
     Raises:
-        ValueError: if there is none from which training can go on.
+        ValueError: if the checkpoint asked for is none from which training can go on, or the output folder holds an
+            interrupted run with other settings.
     """
-    resume = arguments.resume_from_checkpoint
-    if resume is None or str(resume).lower() == "false":
+    resume, output = arguments.resume_from_checkpoint, Path(arguments.output_dir or "")
+    if str(resume).lower() == "false" or (resume is None and arguments.overwrite_output_dir):
         return None
-    if str(resume).lower() != "true":
+    if resume is not None and str(resume).lower() != "true":
         if not _can_go_on(Path(resume)):
             raise ValueError(f"{resume} is no checkpoint to resume from: name a folder checkpoint-<step> of a run.")
         return str(resume)
-    checkpoints = [path for path in Path(arguments.output_dir or "").glob("checkpoint-[0-9]*") if _can_go_on(path)]
-    if not checkpoints:
+    checkpoints = [path for path in output.glob("checkpoint-[0-9]*") if _can_go_on(path)]
+    last = str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None
+    if resume is None:
+        return last if _was_interrupted(output, recipe) else None
+    if last is None:
         raise ValueError(
             f"{arguments.output_dir} holds no checkpoint to resume from; leave out --resume_from_checkpoint."
         )
-    return str(max(checkpoints, key=lambda path: int(path.name.split("-")[1])))
+    return last
+
+
+def _was_interrupted(output: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a folder holds a run with these settings that did not end.
+
+    Raises:
+        ValueError: if it holds one with others.
+    """
+    before = _begun(output)
+    if before is None or (output / "config.json").exists():
+        return False
+    changed = [
+        f"{name} {before.get(name, 'not given')}, now {recipe.get(name, 'not given')}"
+        for name in sorted({*before, *recipe})
+        if before.get(name) != recipe.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"the output folder {output} holds an interrupted run with other settings ({'; '.join(changed)}): "
+            "--resume_from_checkpoint true goes on with the new ones, --overwrite_output_dir starts anew."
+        )
+    return True
+
+
+def _begun(output: Path) -> dict[str, Any] | None:
+    """The recipe of the run that was begun in a folder, if one was, and nothing else is there."""
+    if not (output / RECIPE).is_file() or _foreign(output):
+        return None
+    try:
+        recipe = yaml.safe_load((output / RECIPE).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return recipe if isinstance(recipe, dict) and {"model", "data"} <= recipe.keys() else None
+
+
+def _foreign(output: Path) -> list[str]:
+    """What lies in a folder that no run writes."""
+    names = sorted(path.name for path in output.iterdir())
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in RUN_FILES)]
 
 
 def _can_go_on(checkpoint: Path) -> bool:
@@ -84,8 +136,10 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
         )
 
 
-def check_output_dir(arguments: TrainingArguments) -> None:
+def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> None:
     """Make sure, without writing anything, that the output folder can take this run.
+
+    It can if there is nothing in it, or what this very run left when it was interrupted before its first checkpoint.
 
     Raises:
         ValueError: if the folder cannot be written, holds another run that is not to be overwritten, or anything else.
@@ -101,14 +155,16 @@ def check_output_dir(arguments: TrainingArguments) -> None:
     if not names:
         return
     is_run = {RECIPE, STATE} <= set(names) or any(fnmatch(name, "checkpoint-*") or name == INCOMPLETE for name in names)
-    if not is_run:
+    if not is_run and _begun(output) is None:
         raise ValueError(f"the output folder {output} is not empty: choose another --output_dir.")
     if not arguments.overwrite_output_dir:
+        if arguments.resume_from_checkpoint is None and _was_interrupted(output, recipe):
+            return
         raise ValueError(
             f"the output folder {output} already holds a run: choose another --output_dir, "
             "--resume_from_checkpoint true to go on, or --overwrite_output_dir to start anew."
         )
-    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in RUN_FILES)]
+    foreign = _foreign(output)
     if foreign:
         raise ValueError(
             f"the output folder {output} is not overwritten: it holds {foreign[0]}, which no run wrote. Move that, or "
@@ -116,15 +172,29 @@ def check_output_dir(arguments: TrainingArguments) -> None:
         )
 
 
-def claim_output_dir(arguments: TrainingArguments) -> None:
-    """Empty or make the output folder, which `check_output_dir` let through in every process."""
+def claim_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> None:
+    """Empty or make the output folder, and note in it which run it belongs to.
+
+    Args:
+        arguments: with the output folder, which `check_output_dir` let through in every process.
+        recipe: the settings of this run.
+        keep: leave the checkpoints that are there, to go on from them.
+    """
     output = Path(arguments.output_dir or "")
     arguments.distributed_state.wait_for_everyone()
     if arguments.process_index == 0:
         output.mkdir(parents=True, exist_ok=True)
         for path in output.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if not keep or path.name.startswith(INCOMPLETE):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        write_recipe(recipe, output / INCOMPLETE)
+        os.replace(output / INCOMPLETE, output / RECIPE)
     arguments.distributed_state.wait_for_everyone()
+
+
+def write_recipe(recipe: dict[str, Any], path: Path) -> None:
+    """Write the settings of a run as the recipe that repeats it."""
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
@@ -146,7 +216,7 @@ def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
     if not trainer.is_world_process_zero():
         return
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
-    (staging / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_recipe(run.recipe, staging / RECIPE)
     (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
     trainer.state.save_to_json(str(staging / STATE))
     if run.results is not None:

@@ -18,18 +18,19 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     Trainer,
-    default_data_collator,
     set_seed,
 )
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .arguments import DataArguments, ModelArguments, TrainingArguments, parse_overrides
+from .arguments import Arguments, DataArguments, ModelArguments, TrainingArguments, parse_overrides
 from .augmentation import preprocessing, variations
+from .batch_augmentation import BatchAugmentation
 from .configuration_vit_scratch import ViTScratchConfig
 from .data import load_images, with_splits
 from .images import without_bad_images
+from .interruption import StopSignal
 from .layers_vit_scratch import height_width
+from .losses import ClassificationLoss, class_weights
 from .metrics import compute_metrics
 from .prediction import check_checkpoint, loading
 from .presets import preset_names, preset_path
@@ -44,11 +45,13 @@ from .run_folder import (
     resume_point,
     write_checkpoint,
 )
+from .sampling import TrainingImages
+from .trainer import ViTTrainer
 from .training_card import FinishedRun
 
 
-def train(model_arguments: ModelArguments, data: DataArguments, arguments: TrainingArguments) -> dict[str, float]:
-    """Train, evaluate, and write a self-contained checkpoint to `arguments.output_dir`.
+def train(arguments: Arguments) -> dict[str, float]:
+    """Train, evaluate, and write a self-contained checkpoint to the output folder.
 
     The test split takes no part in any choice: it is evaluated once, at the end, with the best checkpoint.
 
@@ -56,32 +59,37 @@ def train(model_arguments: ModelArguments, data: DataArguments, arguments: Train
         The final metrics, each named by its split: `validation_accuracy`, `test_accuracy`, ….
 
     Raises:
-        ValueError: if the arguments, the data or the output folder will not do, before anything is trained.
+        ValueError: if the arguments, the data or the output folder will not do, before anything is trained; or if
+            training failed.
+        Interrupted: if the process was asked to end; there is a checkpoint to go on from.
     """
     began = time.monotonic()
-    recipe = recipe_of(model_arguments, data, arguments)
-    checkpoint = resume_point(arguments)
+    training = arguments.training
+    recipe = recipe_of(arguments)
+    checkpoint = resume_point(training, recipe)
     if checkpoint is None:
-        check_output_dir(arguments)
-    splits, news = load_splits(data)
+        check_output_dir(training, recipe)
+    splits, news = load_splits(arguments.data)
     label_names = splits["train"].features["label"].names
     if checkpoint is not None:
         check_same_labels(checkpoint, label_names)
-    check_metric(arguments, splits)
-    set_seed(arguments.seed)
-    model, processor, origin = build_model(model_arguments, label_names)
+    check_metric(training, splits)
+    set_seed(training.seed)
+    model, processor, origin = build_model(arguments.model, label_names)
     if checkpoint is not None:
         origin = f"resumed    {checkpoint}"
-    _say(arguments, [*news, origin, *plan(model, processor, splits, data, arguments), ""])
-    if checkpoint is None:
-        claim_output_dir(arguments)
-    trainer = build_trainer(model, processor, splits, data, arguments)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    stop = StopSignal()
+    trainer, varied = build_trainer(model, processor, splits, arguments, stop)
+    _say(training, [*news, origin, *plan(model, processor, splits, varied, training), ""])
+    claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
     run = finished_run(trainer, model, processor, splits, recipe, seconds, resumed=checkpoint is not None)
     last_split = list(splits.values())[-1]
+    trainer.end_workers()
     write_checkpoint(trainer, run, sample=last_split[0]["image"])
-    _say(arguments, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(arguments.output_dir))])
+    _say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
     return run.metrics
 
 
@@ -114,7 +122,7 @@ def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
     splits = with_splits(
         splits, validation_share=data.train_val_split, test_share=data.train_test_split, seed=data.split_seed
     )
-    splits, left_out = without_bad_images(splits, skip=data.skip_bad_images)
+    splits, left_out = without_bad_images(splits, strict=data.strict_images)
     return splits, [f"left out   {sentence}" for sentence in left_out]
 
 
@@ -160,7 +168,11 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     old_names = [label for _, label in sorted(config.id2label.items())]
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
-    _override(config, processor, parse_overrides(arguments.config_overrides))
+    overrides = parse_overrides(arguments.config_overrides)
+    for name in ("drop_path_rate", "patch_dropout"):
+        if getattr(arguments, name) is not None:
+            overrides[name] = getattr(arguments, name)
+    _override(config, processor, overrides)
     if arguments.attn_implementation:
         options["attn_implementation"] = arguments.attn_implementation
     if preset:
@@ -224,36 +236,67 @@ def _renew_head(model: PreTrainedModel) -> None:
 
 
 def build_trainer(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    splits: DatasetDict,
-    data: DataArguments,
-    arguments: TrainingArguments,
-) -> Trainer:
-    """The `Trainer` of the main job; it validates on the split `validation`, if there is one."""
-    vary = variations(data, height_width(model.config.image_size))
-    validation = splits.get("validation")
+    model: PreTrainedModel, processor: BaseImageProcessor, splits: DatasetDict, arguments: Arguments, stop: StopSignal
+) -> tuple[ViTTrainer, list[str]]:
+    """The `Trainer` of the main job, and a phrase for each way in which it varies images.
+
+    It validates on the split `validation`, if there is one.
+    """
+    training, augmentation = arguments.training, arguments.augmentation
+    image_size = height_width(model.config.image_size)
+    vary = variations(augmentation, image_size)
+    train_split, validation = splits["train"], splits.get("validation")
+    label_names = train_split.features["label"].names
+    mean, std = normalisation(processor)
+    on_batches = BatchAugmentation(
+        augmentation,
+        image_mean=mean,
+        image_std=std,
+        patch_size=height_width(model.config.patch_size),
+        image_size=image_size,
+        num_labels=len(label_names),
+    )
     if validation is None:
         # Without it nothing says which checkpoint is best: end with the last.
-        arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    num_labels = len(splits["train"].features["label"].names)
+        training.eval_strategy, training.load_best_model_at_end = "no", False
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return compute_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), num_labels)
+        return compute_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), len(label_names))
 
-    trainer = Trainer(
+    trainer = ViTTrainer(
         model=model,
-        args=arguments,
-        data_collator=default_data_collator,
-        train_dataset=splits["train"].with_transform(preprocessing(processor, vary)),
+        args=training,
+        train_dataset=TrainingImages(
+            train_split, processor, list(vary.values()), seed=training.seed, strict=arguments.data.strict_images
+        ),
+        batch_augmentation=on_batches,
+        repeats=augmentation.repeated_augmentation,
+        report=EpochReport(train_split.num_rows),
+        stop=stop,
         eval_dataset={} if validation is None else {"validation": validation.with_transform(preprocessing(processor))},
         processing_class=processor,
+        compute_loss_func=classification_loss(training, arguments.data, train_split),
         compute_metrics=metrics,
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(EpochReport(splits["train"].num_rows))
-    return trainer
+    repeated = augmentation.repeated_augmentation
+    more = [f"{repeated} variants of an image in a batch"] if repeated > 1 else []
+    return trainer, [*vary, *on_batches.phrases, *more]
+
+
+def normalisation(processor: Any) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel that an image processor turns into 0 and 1."""
+    if processor.do_normalize:
+        return list(processor.image_mean), list(processor.image_std)
+    return [0.0] * 3, [1.0] * 3
+
+
+def classification_loss(training: TrainingArguments, data: DataArguments, train_split: Dataset) -> ClassificationLoss:
+    """The loss with the smoothing and the class weights that the arguments ask for."""
+    weights = None
+    if data.class_weights is not None:
+        labels = np.asarray(train_split["label"][:])
+        weights = class_weights(data.class_weights, train_split.features["label"].names, labels)
+    return ClassificationLoss(training.label_smoothing_factor, weights)
 
 
 # --- After training --------------------------------------------------------------------------------------------------

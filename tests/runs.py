@@ -3,6 +3,11 @@
 
 import hashlib
 import io
+import multiprocessing
+import os
+import sys
+import uuid
+from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +83,41 @@ def _libraries_as_they_were():
     huggingface_hub.logging.set_verbosity(levels[1])
     transformers.logging.enable_progress_bar()
     datasets.enable_progress_bars()
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["modeling_vit_scratch.training", "modeling_vit_scratch.cli", "kornia.augmentation"])
+
+
+class Run:
+    """A command in a process of its own, which can be killed: forked from one that has imported all it needs.
+
+    Args:
+        arguments: of the command.
+        before: code that the process runs first.
+        folder: where what it prints is kept.
+    """
+
+    def __init__(self, arguments: Sequence[object], folder: Path, before: str = ""):
+        self.files = [folder / f".{uuid.uuid4()}.{stream}" for stream in ("out", "err")]
+        target = (list(map(str, arguments)), before, *map(str, self.files))
+        self.process = FORKS.Process(target=_run_alone, args=target)
+        self.process.start()
+
+    def end(self) -> Result:
+        """Wait for the end; a negative status is the signal that killed the process."""
+        self.process.join()
+        return Result(self.process.exitcode, *(file.read_text(encoding="utf-8") for file in self.files))
+
+
+def _run_alone(arguments: list[str], before: str, out: str, err: str) -> None:
+    os.setsid()  # a signal to its group is not one to the tests
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  # to the end
+    exec(before, {})
+    sys.exit(main(arguments))
 
 
 def refused(*arguments: object) -> str:

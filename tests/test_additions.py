@@ -15,6 +15,7 @@ from modeling_vit_scratch.additions_vit_scratch import (
     AddRegisterTokens,
     AttentionPooling,
     LayerScale,
+    PatchDropout,
     Pooler,
     SwiGLU,
     TokenPooling,
@@ -97,6 +98,99 @@ def test_a_padded_image_gets_the_positions_that_it_would_get_alone(interpolation
 def test_an_unknown_interpolation_is_refused_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"one of bicubic_antialias, .*, got 'nearest'"):
         PositionalEncoding(4, DIM, interpolation="nearest")
+
+
+# --- Patch dropout ---------------------------------------------------------------------------------------------------
+
+
+def numbered(batch: int, num_patches: int) -> torch.Tensor:
+    """Patches of width 2 whose first number is their place, and whose second is that of their image."""
+    places = torch.arange(num_patches).expand(batch, -1)
+    return torch.stack((places, torch.arange(batch)[:, None].expand_as(places)), dim=-1).float()
+
+
+@pytest.mark.parametrize(
+    ("drop_prob", "num_patches", "num_kept"),
+    [
+        (0.0, 20, 20),
+        (0.5, 20, 10),
+        (0.25, 20, 15),
+        (0.75, 196, 49),
+        (0.5, 7, 4),  # 3.5
+        (0.3, 7, 5),  # 4.9
+        (0.9, 3, 1),  # 0.3
+        (0.99, 1, 1),
+    ],
+)
+def test_patch_dropout_keeps_the_same_number_of_patches_of_each_image(drop_prob, num_patches, num_kept):
+    layer = PatchDropout(drop_prob)
+    x, mask = layer(numbered(BATCH, num_patches))
+    assert x.shape == (BATCH, num_kept, 2)
+    assert mask is None
+    assert layer.num_kept(num_patches) == num_kept
+    assert layer.eval().num_kept(num_patches) == num_patches
+
+
+def test_patches_that_are_kept_are_whole_in_order_and_of_their_image():
+    x, _ = PatchDropout(0.4)(numbered(BATCH, 50))
+    places, image = x.unbind(-1)
+    assert (places.diff(dim=1) > 0).all()
+    assert torch.equal(image, torch.arange(BATCH)[:, None].expand(BATCH, 30).float())
+
+
+def test_each_image_loses_other_patches_and_each_patch_is_lost_as_often():
+    layer = PatchDropout(0.75)
+    x, _ = layer(numbered(4000, 8))
+    kept = [tuple(row) for row in x[..., 0].int().tolist()]
+    assert len(set(kept)) == 28  # all pairs of eight
+    often = torch.bincount(x[..., 0].int().flatten(), minlength=8) / 4000
+    torch.testing.assert_close(often, torch.full((8,), 0.25), atol=0.03, rtol=0)
+    assert not torch.equal(layer(numbered(4000, 8))[0], x)  # another time
+
+
+def test_the_mask_of_the_patches_goes_along():
+    padding = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 1], [0, 1, 0, 1, 0, 1, 0, 1]])
+    x, mask = PatchDropout(0.5)(numbered(2, 8), padding)
+    assert torch.equal(mask, padding.gather(1, x[..., 0].long()))
+    assert mask.dtype == padding.dtype
+
+
+def test_patch_dropout_leaves_the_seed_to_torch():
+    layer = PatchDropout(0.5)
+    torch.manual_seed(4)
+    once = layer(numbered(BATCH, 20))[0]
+    torch.manual_seed(4)
+    assert torch.equal(layer(numbered(BATCH, 20))[0], once)
+
+
+@pytest.mark.parametrize("layer", [PatchDropout(0.5).eval(), PatchDropout(0.0), PatchDropout()])
+def test_patch_dropout_does_nothing_in_evaluation_or_at_0(layer):
+    x, mask = numbered(BATCH, 5), torch.ones(BATCH, 5)
+    state = torch.get_rng_state()
+    same, same_mask = layer(x, mask)
+    assert same is x
+    assert same_mask is mask
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_patches_that_are_kept_receive_the_gradient():
+    x = numbered(BATCH, 20).to(torch.bfloat16).requires_grad_()
+    kept, _ = PatchDropout(0.5)(x)
+    assert kept.dtype == torch.bfloat16
+    kept.sum().backward()
+    expected = torch.zeros(BATCH, 20, 2, dtype=torch.bfloat16)
+    expected[torch.arange(BATCH)[:, None], kept[..., 0].long()] = 1
+    assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.parametrize("drop_prob", [-0.1, 1.0, 1.5, float("nan")])
+def test_patch_dropout_must_leave_something(drop_prob):
+    with pytest.raises(ValueError, match=rf"^drop_prob must be at least 0 and below 1, got {drop_prob}\.$"):
+        PatchDropout(drop_prob)
+
+
+def test_patch_dropout_shows_its_rate():
+    assert str(PatchDropout(0.25)) == "PatchDropout(drop_prob=0.25)"
 
 
 # --- Tokens and blocks -----------------------------------------------------------------------------------------------

@@ -373,35 +373,35 @@ def test_each_image_is_decoded_once(monkeypatch):
     assert sorted(decoded, key=int) == [str(index) for index in range(40)]
 
 
-def test_bad_images_stop_a_run_with_the_names_of_the_first():
+def test_bad_images_stop_a_strict_run_with_the_names_of_the_first():
     rows = [row(encoded(noise())), *(row(b"", f"{index}.png") for index in range(1, 9))]
     good = undecoded([row(encoded(noise()))])
     with pytest.raises(ValueError, match=r"8 of the 9 images of the test split cannot be read; repair or del") as error:
-        without_bad_images(DatasetDict({"train": good, "test": undecoded(rows)}), skip=False)
-    assert "--skip_bad_images" in str(error.value)
+        without_bad_images(DatasetDict({"train": good, "test": undecoded(rows)}), strict=True)
+    assert "or leave out --strict_images." in str(error.value)
     assert "row 5: 5.png is empty" in str(error.value)
     assert "row 6" not in str(error.value)
 
 
-def test_bad_images_can_be_left_out():
+def test_bad_images_are_left_out_by_name():
     rows = [row(encoded(plain(index))) for index in range(6)]
     rows[1] = rows[4] = row(b"")
     whole = undecoded([row(encoded(noise()))] * 2)
-    splits, left_out = without_bad_images(DatasetDict({"train": undecoded(rows), "test": whole}), skip=True)
+    splits, left_out = without_bad_images(DatasetDict({"train": undecoded(rows), "test": whole}), strict=False)
     assert left_out == [f"row {index}: the image is empty, or of no known image format." for index in (1, 4)]
     assert splits["train"]["label"][:] == [0, 0, 1, 1]
     assert [read_image(item["image"]).getpixel((0, 0))[0] for item in splits["train"]] == [0, 2, 3, 5]
     assert splits["test"].num_rows == 2
 
 
-@pytest.mark.parametrize("skip", [True, False])
-def test_good_images_are_all_kept(skip):
+@pytest.mark.parametrize("strict", [True, False])
+def test_good_images_are_all_kept(strict):
     splits = DatasetDict({"train": undecoded([row(content) for content in KINDS.values()])})
-    result, left_out = without_bad_images(splits, skip=skip)
+    result, left_out = without_bad_images(splits, strict=strict)
     assert result["train"].num_rows == len(KINDS)
     assert left_out == []
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused():
     with pytest.raises(ValueError, match="none of the 2 images of the train split can be read"):
-        without_bad_images(DatasetDict({"train": undecoded([row(b""), row(b"x")])}), skip=True)
+        without_bad_images(DatasetDict({"train": undecoded([row(b""), row(b"x")])}), strict=False)

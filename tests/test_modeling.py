@@ -11,6 +11,8 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoBackbone, AutoModel, AutoModelForImageClassification, AutoModelForMaskedImageModeling
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.modeling_utils import AttentionInterface
@@ -360,7 +362,9 @@ def test_an_image_does_not_know_its_neighbours_in_the_batch():
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-@pytest.mark.parametrize("dropout", ["attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate", None])
+@pytest.mark.parametrize(
+    "dropout", ["attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate", "patch_dropout", None]
+)
 def test_dropout_acts_in_training_only(dropout, kernel):
     rates = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0, "drop_path_rate": 0.0}
     model = tiny(**{**rates, **({dropout: 0.5} if dropout else {})}, attn_implementation=kernel)
@@ -375,6 +379,83 @@ def test_dropout_acts_after_the_positions_and_on_both_branches_of_every_block():
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3] * 4
     assert [block.drop_path.drop_prob for block in model.vit.encoder] == pytest.approx([0.0, 0.1, 0.2])
     assert tiny(drop_path_rate=0.2, num_hidden_layers=1).train()(images()).logits.isfinite().all()
+
+
+# --- Patch dropout ---------------------------------------------------------------------------------------------------
+
+NO_OTHER_DROPOUT = {"attention_probs_dropout_prob": 0.0}
+
+
+def kept_patches(model, x, tokens):
+    """Which patches of the images are among the tokens before the first block: (B, N), true where they are."""
+    prefix = model.config.num_prefix_tokens
+    with torch.no_grad():
+        every = copy.deepcopy(model).eval()(x, output_hidden_states=True).hidden_states[0][:, prefix:]
+    distances = torch.cdist(tokens[:, prefix:], every, compute_mode="donot_use_mm_for_euclid_dist")  # (B, N', N)
+    assert distances.min(dim=2).values.max() < 1e-4  # each is one of them, its position included
+    places = distances.argmin(dim=2)
+    assert (places.diff(dim=1) > 0).all()
+    return torch.zeros(every.shape[:2], dtype=torch.bool).scatter(1, places, True)
+
+
+def test_in_training_a_classifier_sees_a_share_of_the_patches():
+    model = tiny(patch_dropout=0.5, num_register_tokens=2).train()
+    outputs = model(images(), output_hidden_states=True, output_attentions=True)
+    assert [state.shape for state in outputs.hidden_states] == [(2, 13, 48)] * 4  # 10 of 20 patches, and 3 in front
+    assert outputs.attentions[0].shape == (2, 6, 13, 13)
+    kept = kept_patches(model, images(), outputs.hidden_states[0])
+    assert kept.sum(dim=1).tolist() == [10, 10]
+    assert not torch.equal(kept[0], kept[1])
+
+
+@pytest.mark.parametrize("mask", [None, padding_mask()], ids=["unmasked", "masked"])
+@pytest.mark.parametrize("fields", SWITCHES, ids=str)
+def test_patches_that_are_dropped_are_as_if_they_were_masked(fields, mask):
+    model = tiny(patch_dropout=0.3, **NO_OTHER_DROPOUT, **fields).train()
+    torch.manual_seed(3)
+    outputs = model(images(), attention_mask=mask, labels=torch.tensor([1, 8]), output_hidden_states=True)
+    kept = kept_patches(model, images(), outputs.hidden_states[0])
+    assert kept.sum(dim=1).tolist() == [14, 14]
+    expected = copy.deepcopy(model).eval()(images(), attention_mask=kept if mask is None else kept & mask).logits
+    torch.testing.assert_close(outputs.logits, expected, atol=1e-5, rtol=0)
+    assert_every_parameter_learns(model, outputs.loss)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
+def test_an_image_of_which_only_padding_is_left_does_not_spoil_the_gradients(pooling):
+    model = tiny(pooling=pooling, patch_dropout=0.9).train()
+    mask = torch.zeros(2, 20)
+    mask[:, 0] = 1  # one patch that is an image; two of twenty are kept
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model(images(), attention_mask=mask, labels=torch.tensor([1, 8])).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_patch_dropout_changes_no_evaluation_and_no_name(task):
+    model, expected = tiny(task, patch_dropout=0.5), tiny(task)
+    assert list(model.state_dict()) == list(expected.state_dict())
+    assert_same(model(images()), expected(images()), atol=0)
+
+
+@pytest.mark.parametrize("task", [ViTScratchForMaskedImageModeling, ViTScratchBackbone])
+def test_whoever_needs_every_patch_keeps_them_in_training(task):
+    model, expected = (tiny(task, **NO_OTHER_DROPOUT, **fields).train() for fields in ({"patch_dropout": 0.5}, {}))
+    assert_same(model(images(), output_hidden_states=True), expected(images(), output_hidden_states=True), atol=0)
+
+
+def test_the_base_model_drops_patches_if_it_pools():
+    config = ViTScratchConfig(**TINY, patch_dropout=0.5)
+    assert ViTScratchModel(config).train()(images()).last_hidden_state.shape == (2, 11, 48)
+    whole = ViTScratchModel(config, add_pooling_layer=False).train()
+    assert whole(images()).last_hidden_state.shape == (2, 21, 48)
+
+
+def test_a_share_of_the_patches_of_an_image_of_another_size():
+    model = tiny(patch_dropout=0.5).train()
+    outputs = model(images(height=48), interpolate_pos_encoding=True, output_hidden_states=True)
+    assert outputs.hidden_states[0].shape == (2, 21, 48)  # 20 of 8 x 5
 
 
 # --- Sizes and padding -----------------------------------------------------------------------------------------------
@@ -669,7 +750,8 @@ def training_step(model, **kwargs):
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_activation_checkpointing_changes_no_gradient(kernel):
-    model = tiny(attn_implementation=kernel, hidden_dropout_prob=0.2, drop_path_rate=0.3).train()
+    dropout = {"hidden_dropout_prob": 0.2, "drop_path_rate": 0.3, "patch_dropout": 0.25}
+    model = tiny(attn_implementation=kernel, **dropout).train()
     wanted = {"interpolate_pos_encoding": True, "attention_mask": padding_mask(), "output_attentions": True}
     expected = training_step(model, **wanted)
     model.activation_checkpointing_enable()
@@ -935,6 +1017,120 @@ ATTENTION_POOLING = [
 )
 def test_the_names_in_a_checkpoint_are_public(task, fields, names):
     assert sorted(tiny(task, num_hidden_layers=1, **fields).state_dict()) == sorted(names)
+
+
+# --- Depths of the layers --------------------------------------------------------------------------------------------
+
+
+def test_the_depths_of_a_classifier():
+    assert tiny(num_hidden_layers=2, **VIT).layer_depths() == {
+        "vit.patch_embedding.projection.weight": 0,
+        "vit.patch_embedding.projection.bias": 0,
+        "vit.positional_encoding.positional_embedding": 0,
+        "vit.cls_token.cls_token": 0,
+        "vit.cls_token.cls_position": 0,
+        **{f"vit.encoder.0.{name}": 1 for name in BLOCK},
+        **{f"vit.encoder.1.{name}": 2 for name in BLOCK},
+        "vit.norm.weight": 3,
+        "vit.norm.bias": 3,
+        "classification_head.fc.weight": 3,
+        "classification_head.fc.bias": 3,
+    }
+
+
+def test_the_depths_of_a_base_model_with_all_that_there_is():
+    fields = {
+        "num_hidden_layers": 2,
+        "use_dual_patch_norm": True,
+        "num_register_tokens": 1,
+        "use_pre_layer_norm": True,
+        "layerscale_value": 0.1,
+        "pooling": "attention",
+        "use_pooled_layer_norm": True,
+        "pooler_output_size": 5,
+        **VIT,
+    }
+    torch.manual_seed(0)
+    model = ViTScratchModel(ViTScratchConfig(**{**TINY, **fields}), use_mask_token=True)
+    block = [*BLOCK, "scale1.gamma", "scale2.gamma"]
+    first = ["mask_patches.mask_token", "register_tokens.register_tokens", "cls_token.cls_position"]
+    pre_norm = ["pre_norm.weight", "pre_norm.bias"]
+    pooler = [*ATTENTION_POOLING, *(f"pooler.{name}" for name in ("norm.weight", "norm.bias"))]
+    assert model.layer_depths() == {
+        **dict.fromkeys((*ARTICLE[:4], *PATCH_NORMS, *first, *pre_norm), 0),
+        **{f"encoder.0.{name}": 1 for name in block},
+        **{f"encoder.1.{name}": 2 for name in block},
+        **dict.fromkeys((*FINAL_NORM, *pooler, "pooler.dense.weight", "pooler.dense.bias"), 3),
+    }
+
+
+def test_the_depths_of_a_painter():
+    depths = tiny(ViTScratchForMaskedImageModeling, num_hidden_layers=2).layer_depths()
+    assert depths["vit.mask_patches.mask_token"] == 0
+    assert depths["vit.encoder.1.norm2.bias"] == 2
+    assert depths["decoder.0.weight"] == depths["decoder.0.bias"] == 3
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("fields", SWITCHES, ids=str)
+def test_every_parameter_has_a_depth(task, fields):
+    model = tiny(task, **fields)
+    depths = model.layer_depths()
+    assert list(depths) == [name for name, _ in model.named_parameters()]
+    blocks = {depth for name, depth in depths.items() if "encoder." in name}
+    assert blocks == {1, 2, 3}
+    assert {depth for name, depth in depths.items() if "encoder." not in name} <= {0, 4}
+
+
+# --- Operations ------------------------------------------------------------------------------------------------------
+
+
+def counted_operations(model, x, **inputs):
+    """What torch counts of a step, forward and backward."""
+    model.zero_grad()
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        model(x, interpolate_pos_encoding=True, **inputs).logits.sum().backward()
+    return counter.get_total_flops()
+
+
+def test_the_operations_of_a_step_by_hand():
+    # 20 patches of 126 pixel values, 21 tokens of 48; a block has 48 x 144, 48 x 48, 48 x 56 and 56 x 48 weights.
+    patches = 2 * 20 * 126 * 48
+    block = 2 * 21 * (6912 + 2304 + 2688 + 2688) + 2 * 2 * 21 * 21 * 48
+    model = tiny()
+    assert model.floating_point_ops({"pixel_values": images(5)}) == 3 * 5 * (patches + 3 * block)
+    assert model.floating_point_ops({"pixel_values": images(5)}, exclude_embeddings=True) == 3 * 5 * 3 * block
+    assert model.vit.floating_point_ops({"pixel_values": images(1)}) == 3 * (patches + 3 * block)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"use_swiglu_ffn": True}, {"head_dim": 5}, {**NO_CLS, "num_register_tokens": 3}, {"patch_dropout": 0.5}],
+    ids=str,
+)
+def test_the_operations_are_those_that_torch_counts(fields, kernel):
+    # Without head and positions, which are not counted; with a gradient of the pixels, which is, though none is needed.
+    model = tiny(num_labels=0, position_embedding_type="none", attn_implementation=kernel, **fields).train()
+    for x in (images(), images(3, height=36, width=70)):
+        counted = counted_operations(model, x.requires_grad_())
+        assert model.floating_point_ops({"pixel_values": x}) == counted
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_the_operations_are_nearly_those_that_torch_counts_in_training(kernel):
+    model = tiny(image_size=[8, 25], patch_size=[2, 5], attn_implementation=kernel).train()
+    x = images(height=8, width=25)
+    assert model.floating_point_ops({"pixel_values": x}) == pytest.approx(counted_operations(model, x), rel=0.02)
+
+
+def test_patch_dropout_makes_a_step_cheaper_but_no_evaluation():
+    inputs = {"pixel_values": images()}
+    model, whole = tiny(patch_dropout=0.5), tiny().floating_point_ops(inputs)
+    assert model.eval().floating_point_ops(inputs) == whole
+    block = 2 * 11 * 14592 + 2 * 2 * 11 * 11 * 48  # 10 patches and [CLS]
+    assert model.train().floating_point_ops(inputs) == 3 * 2 * (2 * 20 * 126 * 48 + 3 * block) < 0.6 * whole
 
 
 # --- Backbone --------------------------------------------------------------------------------------------------------

@@ -329,15 +329,15 @@ def test_a_split_can_be_named(classifier, tmp_path):
     assert result.lines[0] == "train split, 6 images:"
 
 
-def test_bad_images_stop_an_evaluation_unless_they_may_be_left_out(classifier, tmp_path):
+def test_bad_images_are_left_out_of_an_evaluation_by_name_unless_it_is_strict(classifier, tmp_path):
     data = classes_of_pictures(tmp_path / "data", images=3)
     (data / "dog" / "001.png").write_bytes(b"")
-    line = refused("evaluate", classifier, data)
-    assert f"{data}/dog/001.png" in line
-    assert "--skip_bad_images" in line
-    result = vit_scratch("evaluate", classifier, data, "--skip_bad_images")
+    result = vit_scratch("evaluate", classifier, data)
     assert (result.status, result.lines[0]) == (0, "all 8 images:")
-    assert f"left out: {data}/dog/001.png" in result.err
+    assert f"left out: {data}/dog/001.png is empty" in result.err
+    line = refused("evaluate", classifier, data, "--strict_images")
+    assert f"{data}/dog/001.png is empty" in line
+    assert "or leave out --strict_images" in line
 
 
 def test_columns_of_other_names_can_be_given(classifier, tmp_path):

@@ -51,10 +51,10 @@ def test_a_shipped_recipe_begins_with_its_command(name):
 
 
 def test_the_output_folder_is_named_after_the_recipe_unless_it_is_given(parse):
-    assert parse_recipe("digits", [])[2].output_dir == "outputs/digits"
-    assert parse("model: digits")[2].output_dir == "outputs/mine"
-    assert parse("output_dir: here")[2].output_dir == "here"
-    assert parse("output_dir: here", "--output_dir", "there")[2].output_dir == "there"
+    assert parse_recipe("digits", []).training.output_dir == "outputs/digits"
+    assert parse("model: digits").training.output_dir == "outputs/mine"
+    assert parse("output_dir: here").training.output_dir == "here"
+    assert parse("output_dir: here", "--output_dir", "there").training.output_dir == "there"
 
 
 # Values
@@ -70,7 +70,7 @@ def test_the_output_folder_is_named_after_the_recipe_unless_it_is_given(parse):
         ("eval_strategy: no", "no"),
         ("eval_strategy: 'no'", "no"),
         ("bf16: no", False),
-        ("skip_bad_images: yes", True),
+        ("strict_images: yes", True),
         ("load_best_model_at_end: false", False),
         ("run_name: 007", "007"),
         ("run_name: 2026-01-01", "2026-01-01"),
@@ -84,6 +84,16 @@ def test_the_output_folder_is_named_after_the_recipe_unless_it_is_given(parse):
         ("label_names: labels", ["labels"]),
         ("report_to: none", []),
         ("report_to: []", []),
+        ("report_to: wandb", ["wandb"]),
+        ("report_to: [wandb, tensorboard]", ["wandb", "tensorboard"]),
+        ("dataloader_num_workers: 3", 3),
+        ("random_resized_crop: 1", 1.0),
+        ("progressive_image_size: 96", 96),
+        ("rand_augment_num_ops: 2", 2),
+        ("class_weights: auto", "auto"),
+        ("class_weights: cat=1,dog=2.5", "cat=1,dog=2.5"),
+        ("patch_dropout: 0.5", 0.5),
+        ("finetuning: lora", "lora"),
         ("optim_args: a=1,b=2", "a=1,b=2"),
         ("model: --odd=name", "--odd=name"),
         ("image_column_name: Bild", "Bild"),
@@ -98,22 +108,24 @@ def test_a_value_is_what_its_argument_says(parse, line, value):
 
 def test_a_flag_wins_over_the_recipe(parse):
     text = (
-        "model: digits\nlearning_rate: 0.5\nbf16: true\nsave_total_limit: 3\nlabel_names: [a, b]\ntrain_val_split: 0.5"
+        "model: digits\nlearning_rate: 0.5\nbf16: true\nsave_total_limit: 3\nlabel_names: [a, b]\n"
+        "train_val_split: 0.5\nmixup_alpha: 0.8\ncutmix_alpha: 1"
     )
     flags = ["--learning_rate", "0.25", "--bf16", "false", "--label_names", "c", "--train-val-split=0.125"]
-    model, data, training = parse(text, *flags)
+    model, data, augmentation, training = parse(text, *flags, "--mixup_alpha=0.2")
     assert (training.learning_rate, training.bf16, training.label_names) == (0.25, False, ["c"])
     assert data.train_val_split == 0.125
+    assert (augmentation.mixup_alpha, augmentation.cutmix_alpha) == (0.2, 1.0)
     assert (model.model, training.save_total_limit) == ("digits", 3)
 
 
 def test_a_flag_can_go_back_to_the_default(parse):
-    assert parse("seed: 7\nbf16: true", "--seed=42", "--no_load_best_model_at_end")[2].seed == 42
+    assert parse("seed: 7\nbf16: true", "--seed=42", "--no_load_best_model_at_end").training.seed == 42
 
 
 def test_switches_need_no_value(parse):
-    assert parse("model: digits", "--skip_bad_images")[1].skip_bad_images
-    assert not parse("model: digits", "--no_load_best_model_at_end")[2].load_best_model_at_end
+    assert parse("model: digits", "--strict_images").data.strict_images
+    assert not parse("model: digits", "--no_load_best_model_at_end").training.load_best_model_at_end
 
 
 # Mistakes
@@ -142,6 +154,9 @@ def test_switches_need_no_value(parse):
         ("model: [", "mine.yaml is not YAML: while parsing a flow node"),
         ("model: a: b", "mine.yaml is not YAML: mapping values are not allowed here"),
         ("train_val_split: 2", "train_val_split must be at least 0 and below 1, got 2.0."),
+        ("mixup_alpha: -1", "mixup_alpha must be 0 or more, got -1.0."),
+        ("finetuning: some", "argument --finetuning: invalid choice: 'some' (choose from 'full', 'linear_probe', 'lor"),
+        ("skip_bad_images: true", "mine.yaml has the unknown key 'skip_bad_images'"),
         ("config_overrides: hiden_size=3", "config_overrides has the unknown field 'hiden_size'"),
     ],
 )
@@ -203,20 +218,22 @@ def test_a_recipe_must_be_text(tmp_path):
         ["--eval_strategy=steps", "--eval_steps=2", "--metric_for_best_model=validation_loss"],
         ['--lr_scheduler_kwargs={"min_lr": 1e-5}', "--config_overrides=depth=2,image_size=[8,12]", "--rotation=5"],
         ['--accelerator_config={"split_batches": true}', "--dataloader_num_workers=2", "--warmup_steps=0.1"],
-        ["--data=pictures of cats: #1", "--model=Grüße/日本", "--skip_bad_images", "--random_resized_crop=0.5"],
+        ["--data=pictures of cats: #1", "--model=Grüße/日本", "--strict_images", "--random_resized_crop=0.5"],
+        ["--mixup_alpha=0.8", "--repeated_augmentation=3", "--ema_decay=0.999", "--layer_decay=0.75"],
+        ["--patch_dropout=0.5", "--finetuning=lora", "--class_weights=auto", "--no_dataloader_persistent_workers"],
     ],
 )
 def test_it_gives_the_same_arguments_again(parse, flags):
     once = parse("train_val_split: 0.25\nsave_total_limit: null\nreport_to: [none]", *flags)
-    recipe = recipe_of(*once)
-    again = parse(yaml.safe_dump(recipe), f"--output_dir={once[2].output_dir}")
-    assert recipe_of(*again) == recipe
+    recipe = recipe_of(once)
+    again = parse(yaml.safe_dump(recipe), f"--output_dir={once.training.output_dir}")
+    assert recipe_of(again) == recipe
     for one, other in zip(once, again, strict=True):
         assert dataclasses.asdict(one) == dataclasses.asdict(other)
 
 
 def test_it_says_what_was_given_and_no_more(parse):
-    recipe = recipe_of(*parse("learning_rate: 0.5\ntrain_val_split: 0.15", "--eval_strategy=steps", "--eval_steps=3"))
+    recipe = recipe_of(parse("learning_rate: 0.5\ntrain_val_split: 0.15", "--eval_strategy=steps", "--eval_steps=3"))
     assert recipe == {
         "model": "vit-tiny-patch16-224",
         "data": "digits",
@@ -228,7 +245,7 @@ def test_it_says_what_was_given_and_no_more(parse):
 
 def test_it_holds_no_secret_and_no_place(parse):
     flags = ["--hub_token=hf_secret", "--output_dir=here", "--overwrite_output_dir", "--resume_from_checkpoint=there"]
-    assert recipe_of(*parse("model: digits", *flags)) == {"model": "digits", "data": "digits"}
+    assert recipe_of(parse("model: digits", *flags)) == {"model": "digits", "data": "digits"}
 
 
 # Help
@@ -238,7 +255,8 @@ def test_help_names_the_recipes_and_shows_our_flags_first():
     text = " ".join(RecipeParser().format_help().split())
     assert text.startswith("usage: vit-scratch train RECIPE [--flag value …] Train a model by a recipe")
     assert all(name in text for name in recipe_names())
-    assert text.index(" --model ") < text.index(" --data ") < text.index(" --learning_rate ")
+    order = [text.index(f" --{name} ") for name in ("model", "data", "mixup_alpha", "learning_rate")]
+    assert order == sorted(order)
     for cls in ARGUMENT_CLASSES:
         assert f"{cls._argument_group_name}:" in text
 

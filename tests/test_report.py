@@ -84,8 +84,10 @@ def test_a_line_at_each_validation(timed_report, capsys):
     watch.on_log(arguments, state, control, logs={"loss": 1.5})
     watch.on_evaluate(arguments, state, control, metrics=metrics)
     assert capsys.readouterr().out.splitlines() == [
-        "epoch 1/4  train loss 2.5000  validation loss 2.2500  validation accuracy 12.50%  200 images/s  0:00:30 left",
-        "epoch 2/4  train loss 1.5000  validation loss 2.2500  validation accuracy 12.50%  500 images/s  0:00:12 left",
+        "epoch 1/4  train loss 2.5000  validation loss 2.2500  validation accuracy 12.50%  200 images/s  "
+        "0% waiting for images  0:00:30 left",
+        "epoch 2/4  train loss 1.5000  validation loss 2.2500  validation accuracy 12.50%  500 images/s  "
+        "0% waiting for images  0:00:12 left",
     ]
 
 
@@ -95,7 +97,28 @@ def test_a_line_at_each_log_where_nothing_is_validated(timed_report, capsys):
     watch.on_train_begin(arguments, state, control)
     train_until(watch, state, now, step=5, epoch=0.5, at=104.0)
     watch.on_log(arguments, state, control, logs={"loss": 2.5})
-    assert capsys.readouterr().out == "epoch 0.5/4  train loss 2.5000  125 images/s  0:00:28 left\n"
+    line = "epoch 0.5/4  train loss 2.5000  125 images/s  0% waiting for images  0:00:28 left\n"
+    assert capsys.readouterr().out == line
+
+
+def waiting(watch, state, now, capsys, *, waited, of) -> str:
+    """What a line says of the time that was spent waiting for images, in seconds of so many."""
+    arguments, control = TrainingArguments(eval_strategy="no", dataloader_num_workers=3), TrainerControl()
+    watch.waited += waited
+    train_until(watch, state, now, step=state.global_step + 5, epoch=state.epoch + 0.5, at=now[0] + of)
+    watch.on_log(arguments, state, control, logs={"loss": 2.5})
+    return next(part for part in capsys.readouterr().out.split("  ") if "waiting" in part)
+
+
+def test_much_time_spent_waiting_for_images_is_said_with_what_may_help(timed_report, capsys):
+    watch, state, now = timed_report
+    watch.on_train_begin(TrainingArguments(eval_strategy="no"), state, TrainerControl())
+    hint = " (more --dataloader_num_workers than 3 may help)"
+    assert waiting(watch, state, now, capsys, waited=1.0, of=10.0) == "10% waiting for images"
+    assert waiting(watch, state, now, capsys, waited=1.1, of=10.0) == "11% waiting for images" + hint
+    assert waiting(watch, state, now, capsys, waited=4.0, of=5.0) == "80% waiting for images" + hint
+    # Each line is about the time since the last one.
+    assert waiting(watch, state, now, capsys, waited=0.0, of=10.0) == "0% waiting for images"
 
 
 def test_what_is_not_known_yet_is_left_out(timed_report, capsys):
@@ -109,7 +132,8 @@ def test_what_is_not_known_yet_is_left_out(timed_report, capsys):
     watch.on_evaluate(arguments, state, control, metrics=metrics)
     assert capsys.readouterr().out.splitlines() == [
         "epoch 0/4  validation loss 2.2500  validation accuracy 12.50%",
-        "epoch 0.33/4  validation loss 2.2500  validation accuracy 12.50%  83 images/s  0:00:36 left",
+        "epoch 0.33/4  validation loss 2.2500  validation accuracy 12.50%  83 images/s  0% waiting for images  "
+        "0:00:36 left",
     ]
 
 
@@ -123,12 +147,26 @@ def test_only_one_process_prints(timed_report, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run_with_advice(timed_report, loss):
+@pytest.mark.parametrize(("loss", "text"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_a_loss_that_is_no_number_is_shown_as_it_is(timed_report, capsys, loss, text):
+    # The trainer ends the run for it.
     watch, state, _ = timed_report
-    state.global_step = 7
-    with pytest.raises(ValueError, match=rf"^the training loss is {loss} at step 7: lower --learning_rate, .*\.$"):
-        watch.on_log(TrainingArguments(), state, TrainerControl(), logs={"loss": loss})
+    arguments, control = TrainingArguments(eval_strategy="no"), TrainerControl()
+    watch.on_train_begin(arguments, state, control)
+    watch.on_log(arguments, state, control, logs={"loss": loss})
+    assert capsys.readouterr().out == f"epoch 0/4  train loss {text}\n"
+
+
+def test_an_image_that_cannot_be_read_is_named_once(timed_report, capsys):
+    watch, _, _ = timed_report
+    watch.name_unreadable([])
+    watch.name_unreadable(["a.png is empty.", "b.png does not exist.", "a.png is empty."])
+    watch.name_unreadable(["c.png is empty.", "b.png does not exist."])
+    assert capsys.readouterr().out.splitlines() == [
+        "left out   a.png is empty.",
+        "left out   b.png does not exist.",
+        "left out   c.png is empty.",
+    ]
 
 
 # Tables at the end

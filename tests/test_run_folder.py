@@ -28,7 +28,7 @@ def no_picture(monkeypatch):
 def command(tmp_path):
     """The beginning of a command that trains on few pictures for a moment."""
     data = classes_of_pictures(tmp_path / "pictures")
-    return ("train", "digits", *SMALL, f"--data={data}", "--num_train_epochs=3")
+    return ("train", "digits", *SMALL, f"--data={data}", "--num_train_epochs=3", "--report_to=none")
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def interrupted(command, output, monkeypatch, *, after: int):
     """Train and stop, as Ctrl+C would, when the line of a later epoch is due."""
     print_line = EpochReport._print_line
 
-    def stop(self, state, validation):
-        print_line(self, state, validation)
+    def stop(self, args, state, validation):
+        print_line(self, args, state, validation)
         if state.epoch > after:
             raise KeyboardInterrupt
 
@@ -128,17 +128,16 @@ def interrupted(command, output, monkeypatch, *, after: int):
         result = vit_scratch(*command, f"--output_dir={output}")
     assert (result.status, result.err) == (
         130,
-        "vit-scratch train: interrupted; the same command with --resume_from_checkpoint true goes on from the last "
-        "checkpoint.\n",
+        "vit-scratch train: interrupted; the same command goes on from the last checkpoint.\n",
     )
-    assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}"}
+    assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}", "recipe.yaml"}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypatch):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert vit_scratch(*command, f"--output_dir={whole}").status == 0
     interrupted(command, parted, monkeypatch, after=1)
-    result = vit_scratch(*command, f"--output_dir={parted}", "--resume_from_checkpoint=true")
+    result = vit_scratch(*command, f"--output_dir={parted}")
     assert result.status == 0
     assert f"resumed    {parted}/checkpoint-1" in result.lines
     assert [line[:9] for line in result.lines if line.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
@@ -167,7 +166,7 @@ def test_it_goes_on_from_the_last_checkpoint_that_is_whole(command, tmp_path, mo
     interrupted(command, output, monkeypatch, after=1)
     shutil.copytree(output / "checkpoint-1", output / "checkpoint-2")
     (output / "checkpoint-2" / "trainer_state.json").unlink()  # written last
-    result = vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true")
+    result = vit_scratch(*command, f"--output_dir={output}")
     assert result.status == 0
     assert next(line for line in result.lines if line.startswith("epoch")).startswith("epoch 2/3")
 
@@ -213,14 +212,14 @@ def test_a_killed_run_leaves_nothing_that_loads_and_goes_on(command, tmp_path):
                 break
         process.send_signal(signal.SIGKILL)
     assert line.startswith("epoch 5/")
-    assert all(path.name.startswith("checkpoint-") for path in output.iterdir())
+    assert all(path.name.startswith(("checkpoint-", ".incomplete", "recipe.yaml")) for path in output.iterdir())
     assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")
     flags = ("--num_train_epochs=7", "--resume_from_checkpoint=true", "--dataloader_num_workers=0")
     assert vit_scratch(*command, *flags, f"--output_dir={output}").status == 0
     assert vit_scratch("predict", output, output / "sample.png").status == 0
 
 
-@pytest.mark.parametrize("moved", [0, 5, 10])
+@pytest.mark.parametrize("moved", [1, 6, 11])  # 0 is the recipe, at the beginning
 def test_a_checkpoint_that_is_being_replaced_does_not_load(command, tmp_path, monkeypatch, moved):
     output = tmp_path / "run"
     assert vit_scratch(*command, f"--output_dir={output}").status == 0
@@ -246,7 +245,7 @@ def test_what_an_earlier_attempt_left_is_not_mixed_in(command, tmp_path, monkeyp
     interrupted(command, output, monkeypatch, after=1)
     (output / ".incomplete").mkdir()
     (output / ".incomplete" / "training.png").write_text("of another run")
-    assert vit_scratch(*command, f"--output_dir={output}", "--resume_from_checkpoint=true").status == 0
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
     assert {path.name for path in output.iterdir() if path.is_file()} == RUN - {"training.png"}
 
 

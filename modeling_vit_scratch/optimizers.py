@@ -1,0 +1,80 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Who learns at which rate, and by which optimizer."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Muon, Optimizer
+
+
+def decay_by_layer(optimizer: Optimizer, model: Any, decay: float) -> None:
+    """Split the groups of an optimizer by layer, and let each learn at `decay` times the rate of the next one.
+
+    Layer-wise learning-rate decay (BEiT, Bao et al. 2021, arXiv 2106.08254, appendix H).
+
+    Args:
+        optimizer: of all parameters of the model.
+        model: which declares its `layer_depths`.
+        decay: above 0 and at most 1.
+    """
+    depths = model.layer_depths()
+    deepest = max(depths.values())
+    depth_of = {parameter: depths[name] for name, parameter in model.named_parameters()}
+    groups = []
+    for group in optimizer.param_groups:
+        by_depth: dict[int, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_depth.setdefault(depth_of[parameter], []).append(parameter)
+        groups += [
+            {**group, "params": parameters, "lr": group["lr"] * decay ** (deepest - depth)}
+            for depth, parameters in sorted(by_depth.items())
+        ]
+    optimizer.param_groups[:] = groups
+
+
+class MuonForBlocks(Optimizer):
+    """Muon for the matrices of the blocks, and for everything else the optimizer that had them.
+
+    A step of Muon is the nearest orthogonal matrix to the gradient's moving average, so that all directions of a matrix
+    learn alike (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+
+    Args:
+        others: an optimizer of all parameters of the model; the matrices of the blocks are taken out of it.
+        model: which declares its `layer_depths`.
+        learning_rate: of Muon, far above that of Adam: 0.02 is usual.
+        weight_decay: of Muon.
+    """
+
+    def __init__(self, others: Optimizer, model: Any, learning_rate: float, weight_decay: float):
+        depths = model.layer_depths()
+        last = max(depths.values())
+        matrices = {
+            parameter: None
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter.ndim == 2 and 0 < depths[name] < last
+        }
+        for group in others.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in matrices]
+        self.parts = (Muon(list(matrices), lr=learning_rate, weight_decay=weight_decay), others)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on the groups and on the state of the whole."""
+        start = 0
+        for part in self.parts:
+            part.param_groups = self.param_groups[start : start + len(part.param_groups)]
+            start += len(part.param_groups)
+            part.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure, no loss
+        """One step of both."""
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._share()

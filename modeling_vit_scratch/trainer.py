@@ -1,0 +1,332 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Transformers' `Trainer` with what training a ViT on one's own images asks for.
+
+Its data come in an order that a resumed run repeats; batches are augmented on their device; weights may be averaged and
+layers learn at rates of their own; a checkpoint is written whole or not at all; a signal ends the run at a checkpoint.
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, default_data_collator
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from .arguments import TrainingArguments
+from .averaging import WeightAverage
+from .batch_augmentation import BatchAugmentation
+from .images import BadImageError
+from .interruption import Interrupted, StopSignal, Vote
+from .optimizers import MuonForBlocks, decay_by_layer
+from .report import EpochReport
+from .run_folder import INCOMPLETE_CHECKPOINT, STATE
+from .sampling import UNREADABLE, DrawSampler, ProcessBatches, TrainingImages, collate, leave_signals
+
+# The trained weights of a checkpoint whose `model.safetensors` holds their average.
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+
+
+class ViTTrainer(Trainer):
+    """The `Trainer` of both jobs, classification and masked image modelling.
+
+    Args:
+        args: with our additions to transformers' arguments.
+        train_dataset: draws of images.
+        batch_augmentation: what varies a batch on its device.
+        repeats: variants of an image in a batch.
+        report: what the person at the terminal is told.
+        stop: whether the run was asked to end.
+        **options: those of `Trainer`.
+    """
+
+    args: TrainingArguments
+    train_dataset: TrainingImages
+
+    def __init__(
+        self,
+        *,
+        args: TrainingArguments,
+        train_dataset: TrainingImages,
+        batch_augmentation: BatchAugmentation | None,
+        repeats: int = 1,
+        report: EpochReport,
+        stop: StopSignal,
+        **options: Any,
+    ):
+        super().__init__(args=args, train_dataset=train_dataset, data_collator=default_data_collator, **options)
+        self.batch_augmentation = batch_augmentation
+        self.repeats = repeats
+        self.report = report
+        self.stop = stop
+        self.vote = Vote()
+        self.step_loss: Tensor | None = None
+        self.average: WeightAverage | None = None
+        self.loaders: list[DataLoader] = []
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(report)
+        self.add_callback(_AfterStep(self))
+
+    def train(self, *arguments: Any, **options: Any):
+        """Train as transformers does.
+
+        Raises:
+            ValueError: if the loss is no number, or a checkpoint cannot be written.
+            Interrupted: if the run was asked to end.
+        """
+        try:
+            return super().train(*arguments, **options)
+        except RuntimeError as error:
+            # A signal to all processes of a job ends those that load images.
+            if self.stop.received is not None and "DataLoader worker" in str(error):
+                raise Interrupted(self.stop.received) from error
+            raise
+
+    # --- Images ------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The images of this process, in an order and in variants that depend on the seed and the epoch alone."""
+        sampler = DrawSampler(len(self.train_dataset), self.args.seed, self.repeats)
+        batches = ProcessBatches(sampler, self.args.train_batch_size, self.args.world_size, self.args.process_index)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            worker_init_fn=leave_signals,
+            num_workers=self.args.dataloader_num_workers or 0,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            generator=torch.Generator(),  # or each start of workers would draw from the one that training draws from
+        )
+        # The batches are shared out already.
+        prepared = prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+        self.loaders.append(prepared)
+        return prepared
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Transformers', with workers that a signal to the whole group does not end."""
+        loader = super().get_eval_dataloader(eval_dataset)
+        loader.base_dataloader.worker_init_fn = leave_signals  # type: ignore[attr-defined]  # accelerate's loader
+        self.loaders.append(loader)
+        return loader
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Transformers'."""
+        loader = super().get_test_dataloader(test_dataset)
+        self.loaders.append(loader)
+        return loader
+
+    def end_workers(self) -> None:
+        """End the processes that load images; each that is left to the garbage collector takes it five seconds."""
+        for loader in self.loaders:
+            iterator: Any = loader._iterator
+            if iterator is not None:
+                iterator._shutdown_workers()
+        self.loaders = []
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of a step; how long they were waited for, and which images could not be read, is reported."""
+        began = time.monotonic()
+        try:
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except BadImageError as error:  # from a worker it comes with the worker's traceback
+            raise BadImageError(str(error).strip().rpartition("BadImageError: ")[2]) from error
+        self.report.waited += time.monotonic() - began
+        for batch in batches:
+            self.report.name_unreadable(batch.pop(UNREADABLE, []))
+        return batches, num_items
+
+    # --- A step ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Vary the batch, learn from it, and note whether the loss is a number."""
+        if self.batch_augmentation:
+            progress = self.state.global_step / self.state.max_steps
+            images = self._prepare_inputs(inputs)["pixel_values"]
+            inputs["pixel_values"], inputs["labels"] = self.batch_augmentation(images, inputs["labels"], progress)
+            if inputs["pixel_values"].shape != images.shape:
+                inputs["interpolate_pos_encoding"] = True
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.step_loss = loss if self.step_loss is None else self.step_loss + loss
+        return loss
+
+    def after_step(self) -> bool:
+        """Agree with the other processes on how the step went; whether the run is to end here.
+
+        Raises:
+            ValueError: if the loss was not finite.
+        """
+        failed, stop = self.vote.result()
+        self._refuse(failed)
+        assert self.step_loss is not None
+        self.vote.cast(self.state.global_step, self.step_loss, self.stop.received)
+        self.step_loss = None
+        if self.average is not None:
+            self.average.update(self.state.global_step)
+        return stop
+
+    def _refuse(self, failed: bool) -> None:
+        if failed:
+            raise ValueError(
+                f"the training loss was not a finite number at step {self.vote.step}: lower --learning_rate, raise "
+                f"--warmup_steps, or train in fp32. {self._what_is_kept()}"
+            )
+
+    def _what_is_kept(self) -> str:
+        checkpoints = sorted(
+            Path(str(self.args.output_dir)).glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1])
+        )
+        return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
+
+    # --- Learning rates and averages ---------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Transformers' optimizer, with a learning rate for each layer and Muon for the blocks if that is asked for."""
+        if self.optimizer is None:
+            model = model or self.model
+            self.optimizer = super().create_optimizer(model)
+            if self.args.layer_decay < 1:
+                decay_by_layer(self.optimizer, model, self.args.layer_decay)
+            if self.args.muon_learning_rate is not None:
+                rate, weight_decay = self.args.muon_learning_rate, self.args.weight_decay
+                self.optimizer = MuonForBlocks(self.optimizer, model, rate, weight_decay)
+        return self.optimizer
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.args.ema_decay:
+            self.average = WeightAverage(self.accelerator.unwrap_model(prepared[0]), self.args.ema_decay)
+            if resume_from_checkpoint is not None:
+                # The checkpoint's model is the average, which is in the model now.
+                file = self._trained_weights(resume_from_checkpoint)
+                self.average.load_state_dict(load_file(file, device=str(self.args.device)))
+                self.average.swap()
+        return prepared
+
+    def evaluation_loop(self, *arguments: Any, **options: Any):
+        """Evaluate the average of the weights, if there is one."""
+        if self.is_in_train:
+            self._refuse(self.vote.result()[0])  # rather than score what is no number
+        # The randomness of training is left as it was, whether workers were started here or before.
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with averaged, torch.random.fork_rng(devices):
+            return super().evaluation_loop(*arguments, **options)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.average = None  # the checkpoint has it in place
+
+    def _finalize_training(self, *arguments: Any, **options: Any):
+        output = super()._finalize_training(*arguments, **options)
+        if self.average is not None:
+            self.average.swap()
+            self.average = None
+        return output
+
+    # --- Checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside its place and move it there when it is whole.
+
+        Raises:
+            ValueError: if it cannot be written, or the weights are no numbers any more; earlier ones stay.
+        """
+        # A last update may have spoilt them after the last finite loss.
+        weights_finite = all(bool(_local(weight).isfinite().all()) for weight in model.parameters())
+        self._refuse(self.vote.result()[0] or not weights_finite)
+        output = Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        incomplete = output / f"{INCOMPLETE_CHECKPOINT}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(incomplete, ignore_errors=True)
+        self.store_flos()
+        try:
+            self._write_checkpoint(incomplete)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(incomplete, ignore_errors=True)
+            raise ValueError(
+                f"the checkpoint of step {self.state.global_step} could not be written to {output}: "
+                f"{getattr(error, 'strerror', None) or error}. {self._what_is_kept()} Make room and run the same "
+                "command to go on."
+            ) from error
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if (output / name).exists():
+                shutil.rmtree(output / name)  # of a run that was resumed from an earlier one
+            os.replace(incomplete, output / name)
+            rotate_checkpoints(
+                output_dir=str(output),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        with nullcontext() if self.average is None else self.average.in_place():
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            if self.average is not None:
+                save_file(self.average.state_dict(), self._trained_weights(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if self.state.best_global_step:  # in every process: each loads it at the end
+            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            if best.exists() or self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(best)
+        if not self.args.should_save:
+            return
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states: Any = self.state.stateful_callbacks
+                states[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / STATE))
+
+    def _trained_weights(self, folder: str | Path) -> Path:
+        return Path(folder) / TRAINED_WEIGHTS
+
+
+def _local(weight: Tensor) -> Tensor:
+    """The part of a sharded parameter that this process has."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+class _AfterStep(TrainerCallback):
+    """Calls the trainer after each step, and ends a run that was asked to end once it is saved."""
+
+    def __init__(self, trainer: ViTTrainer):
+        self.trainer = trainer
+        self.ending = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer.after_step():
+            self.ending = True
+        # What is due at the end of an epoch, such as validation, comes first: the resumed run would not make up for it.
+        if self.ending and not float(state.epoch).is_integer():
+            control.should_save = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.ending:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.ending and state.global_step < state.max_steps:
+            raise Interrupted(
+                self.trainer.stop.received or signal.SIGTERM,
+                f"stopped at step {state.global_step:,} of {state.max_steps:,} with a checkpoint; the same command "
+                "goes on from there.",
+            )
