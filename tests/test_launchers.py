@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Several processes train one model: launched by accelerate or torchrun, they print, write and measure as one."""
 
+import json
 import os
 import re
 import shlex
@@ -156,3 +157,39 @@ def test_fsdp_wraps_the_encoder_blocks():
     ]
     assert all(re.fullmatch(r"vit\.encoder\.\d", name) for name in wrapped)
     assert len(wrapped) == model.config.num_hidden_layers
+
+
+# The same losses
+
+
+def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
+    # 1,221 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
+    # each process for itself.
+    flags = (
+        "digits",
+        *SMALL,
+        "--config_overrides=num_hidden_layers=1,hidden_size=32,intermediate_size=48,attention_probs_dropout_prob=0",
+        "--num_train_epochs=2",
+        "--logging_strategy=steps",
+        "--logging_steps=1",
+        "--label_smoothing_factor=0.1",
+        "--class_weights=auto",
+        "--report_to=none",
+    )
+    ways = {"one": ["--per_device_train_batch_size=100"], "two": ["--per_device_train_batch_size=50"]}
+    ways["accumulating"] = ["--per_device_train_batch_size=25", "--gradient_accumulation_steps=4"]
+    for name in ("one", "accumulating"):
+        assert vit_scratch("train", *flags, *ways[name], f"--output_dir={tmp_path / name}").status == 0
+    command = [*TORCHRUN, f"--master_port={port}", ROOT / "scripts" / "train.py", *flags, *ways["two"]]
+    command += [f"--output_dir={tmp_path / 'two'}", *(["--use_cpu"] if torch.accelerator.is_available() else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stderr
+    losses = {}
+    for name in ways:
+        history = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        losses[name] = [entry["loss"] for entry in history if "loss" in entry]
+    assert len(losses["one"]) == 26
+    assert max(losses["one"]) - min(losses["one"]) > 0.1  # it learned
+    assert losses["two"] == pytest.approx(losses["one"], abs=1e-4)
+    assert losses["accumulating"] == pytest.approx(losses["one"], abs=1e-4)

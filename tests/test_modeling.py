@@ -857,6 +857,44 @@ def test_what_a_checkpoint_lacks_is_initialised_and_what_it_has_is_kept(task, in
             assert_initialised(name, parameter, initialization)
 
 
+def test_mimetic_attention_looks_like_that_of_a_pretrained_model():
+    model = tiny(**VIT, initialization="mimetic", hidden_size=48, num_attention_heads=2)
+    for block in model.vit.encoder:
+        attention = block.attention
+        query, key, value = attention.in_proj.weight.detach().chunk(3)  # (48, 48) each
+        for head in range(2):  # tokens that are alike attend to each other
+            rows = slice(24 * head, 24 * (head + 1))
+            product = query[rows].T @ key[rows]  # of rank 24: half of 0.7 Z + 0.7 I, the larger half
+            assert 0.25 < product.diagonal().mean() < 0.75
+            assert torch.linalg.matrix_rank(product) == 24
+            assert (product - torch.diag(product.diagonal())).mean().abs() < 0.02
+        through = value.T @ attention.out_proj.weight.detach().T  # 0.4 Z - 0.4 I: and take away what they have
+        assert through.diagonal().mean().item() == pytest.approx(-0.4, abs=0.05)
+        rest = through + 0.4 * torch.eye(48)
+        assert rest.std().item() == pytest.approx(0.4 / math.sqrt(48), rel=0.1)
+        assert attention.in_proj.bias.abs().max() == attention.out_proj.bias.abs().max() == 0
+
+
+def test_mimetic_positions_are_the_sinusoids_on_a_smaller_scale_and_the_rest_is_truncated_normal():
+    model = tiny(**VIT, initialization="mimetic")
+    positions = model.vit.positional_encoding
+    sinusoids = positions.sincos2d(positions.grid_size, positions.positional_embedding)
+    assert torch.allclose(positions.positional_embedding, 0.3 * sinusoids)
+    for name, parameter in model.named_parameters():
+        if "positional_embedding" not in name and "in_proj.weight" not in name and "out_proj.weight" not in name:
+            assert_initialised(name, parameter, "truncated_normal")
+
+
+def test_mimetic_attention_that_was_loaded_is_kept_and_wide_or_narrow_heads_will_do(tmp_path):
+    model = tiny(**VIT, initialization="mimetic", head_dim=30)
+    assert tiny(**VIT, initialization="mimetic", head_dim=4)(images()).logits.isfinite().all()
+    with torch.no_grad():
+        model.vit.encoder[0].attention.in_proj.weight.fill_(7.0)
+    model.save_pretrained(tmp_path)
+    loaded = ViTScratchForImageClassification.from_pretrained(tmp_path)
+    assert_same(loaded.state_dict(), model.state_dict(), atol=0)
+
+
 @pytest.mark.parametrize("initialization", ["article", "truncated_normal"])
 def test_a_pretrained_model_gets_a_new_head(initialization, tmp_path):
     model = tiny(initialization=initialization)
