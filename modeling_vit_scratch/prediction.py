@@ -30,6 +30,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from .augmentation import preprocessing
 from .columns import relabelled
 from .data import load_images
+from .finetuning import check_merged
 from .images import BadImageError, images_in, read_image, without_bad_images
 from .report import ALL, SplitResults
 
@@ -78,6 +79,7 @@ def check_checkpoint(checkpoint: str) -> None:
             f"{checkpoint} holds a run that did not end: go on with the same command, or name one of its "
             f"checkpoints, such as {unfinished[-1]}."
         )
+    check_merged(checkpoint)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from .arguments import TrainingArguments
 from .columns import listed
+from .finetuning import ADAPTER
 from .images import read_image
 from .report import draw_training
 from .training_card import FinishedRun, write_model_card
@@ -36,6 +37,7 @@ RUN_FILES = (
     "model.safetensors.index.json",
     "preprocessor_config.json",
     "runs",
+    ADAPTER,
     INCOMPLETE,
     f"{INCOMPLETE_CHECKPOINT}-*",
     PICTURE,
@@ -224,8 +226,13 @@ def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
     picture = read_image(sample)
     picture.thumbnail(SAMPLE_SIZE)
     picture.save(staging / SAMPLE)
+    if run.adapter:
+        (staging / ADAPTER).mkdir()
+    for name, content in run.adapter.items():
+        (staging / ADAPTER / name).write_bytes(content)
     write_model_card(run, staging / "README.md")
     (output / "config.json").unlink(missing_ok=True)
+    shutil.rmtree(output / ADAPTER, ignore_errors=True)  # of a run that was stopped right here
     for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, output / path.name)
     staging.rmdir()

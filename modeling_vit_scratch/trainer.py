@@ -280,7 +280,7 @@ class ViTTrainer(Trainer):
         with nullcontext() if self.average is None else self.average.in_place():
             self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
-            if self.average is not None:
+            if self.average is not None and self.args.should_save:
                 save_file(self.average.state_dict(), self._trained_weights(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))

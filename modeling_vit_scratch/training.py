@@ -27,13 +27,14 @@ from .augmentation import preprocessing, variations
 from .batch_augmentation import BatchAugmentation
 from .configuration_vit_scratch import ViTScratchConfig
 from .data import load_images, with_splits
+from .finetuning import check_finetuning, check_resumable, is_preset, merge, prepare
 from .images import without_bad_images
 from .interruption import StopSignal
 from .layers_vit_scratch import height_width
 from .losses import ClassificationLoss, class_weights
 from .metrics import compute_metrics
 from .prediction import check_checkpoint, loading
-from .presets import preset_names, preset_path
+from .presets import preset_path
 from .recipes import recipe_of
 from .report import EpochReport, SplitResults, clock, plan, results_lines
 from .run_folder import (
@@ -64,6 +65,7 @@ def train(arguments: Arguments) -> dict[str, float]:
         Interrupted: if the process was asked to end; there is a checkpoint to go on from.
     """
     began = time.monotonic()
+    check_finetuning(arguments)
     training = arguments.training
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
@@ -76,16 +78,19 @@ def train(arguments: Arguments) -> dict[str, float]:
     check_metric(training, splits)
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model, label_names)
+    adapted, tuned = prepare(model, arguments.model)
     if checkpoint is not None:
+        check_resumable(model, checkpoint)
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    _say(training, [*news, origin, *plan(model, processor, splits, varied, training), ""])
+    _say(training, [*news, origin, *tuned, *plan(model, processor, splits, varied, training), ""])
     claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
-    run = finished_run(trainer, model, processor, splits, recipe, seconds, resumed=checkpoint is not None)
+    adapter = merge(adapted) if adapted else {}
+    run = finished_run(trainer, model, processor, splits, recipe, seconds, adapter, resumed=checkpoint is not None)
     last_split = list(splits.values())[-1]
     trainer.end_workers()
     write_checkpoint(trainer, run, sample=last_split[0]["image"])
@@ -151,7 +156,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
         ValueError: if there is no such preset or checkpoint, it is of another architecture, or the overrides do not
             fit.
     """
-    preset = arguments.model in preset_names() or not ("/" in arguments.model or os.path.exists(arguments.model))
+    preset = is_preset(arguments.model)
     source = str(preset_path(arguments.model)) if preset else arguments.model
     options: dict[str, Any] = {"trust_remote_code": arguments.trust_remote_code}
     if not preset:
@@ -309,6 +314,7 @@ def finished_run(
     splits: DatasetDict,
     recipe: dict[str, Any],
     seconds: float,
+    adapter: dict[str, bytes],
     *,
     resumed: bool,
 ) -> FinishedRun:
@@ -332,6 +338,7 @@ def finished_run(
         results=results.get("test") or results.get("validation"),
         chosen_by=str(trainer.args.metric_for_best_model).removeprefix("eval_") if has_best else None,
         seconds=seconds,
+        adapter=adapter,
         resumed=resumed,
         processes=trainer.args.world_size,
     )

@@ -37,6 +37,7 @@ class FinishedRun:
     results: SplitResults | None  # of the split that the per-class table is of
     chosen_by: str | None  # the metric that says which checkpoint is best; without one it is the last
     seconds: float
+    adapter: dict[str, bytes]  # PEFT's files, by name, of a run with LoRA
     resumed: bool  # `seconds` are those since then
     processes: int
 
