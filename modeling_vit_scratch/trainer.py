@@ -213,7 +213,7 @@ class ViTTrainer(Trainer):
             if resume_from_checkpoint is not None:
                 # The checkpoint's model is the average, which is in the model now.
                 file = self._trained_weights(resume_from_checkpoint)
-                self.average.load_state_dict(load_file(file, device=str(self.args.device)))
+                self.average.load_state_dict(load_file(file))
                 self.average.swap()
         return prepared
 

@@ -50,6 +50,7 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         **architecture(run.name, run.model, run.processor),
         origin="trained with vit-scratch",
         sample="sample.png",
+        has_adapter=bool(run.adapter),
         labels=[markdown(label) for label in run.label_names],
         classifies=True,
         data=data_sentence(run.recipe),

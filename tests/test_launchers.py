@@ -16,7 +16,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from runs import RUN, SMALL, contents, named_numbers, vit_scratch, weights
+from runs import RUN, SMALL, contents, named_numbers, same_weights, vit_scratch, weights
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
@@ -193,3 +193,17 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
     assert max(losses["one"]) - min(losses["one"]) > 0.1  # it learned
     assert losses["two"] == pytest.approx(losses["one"], abs=1e-4)
     assert losses["accumulating"] == pytest.approx(losses["one"], abs=1e-4)
+
+
+def test_an_average_of_the_weights_and_a_resumed_run_do_not_mind_two_processes(tmp_path, port):
+    flags = ["digits", *SMALL, "--max_steps=4", "--eval_strategy=steps", "--eval_steps=2", "--ema_decay=0.9"]
+    flags += ["--use_cpu"] if torch.accelerator.is_available() else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, steps in (("whole", 4), ("parted", 2), ("parted", 4)):
+        # The first two of four steps are trained as the beginning of four: the learning rate is constant.
+        command = [*TORCHRUN, f"--master_port={port}", ROOT / "scripts" / "train.py", *flags, f"--max_steps={steps}"]
+        command += [f"--output_dir={tmp_path / name}", "--lr_scheduler_type=constant", "--warmup_steps=0"]
+        command += ["--resume_from_checkpoint=true"] if (tmp_path / name).exists() else []
+        process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
+        assert process.returncode == 0, process.stderr
+    assert same_weights(tmp_path / "whole", tmp_path / "parted")
