@@ -30,6 +30,24 @@ MUST_BE_OFF = {
 }
 
 
+# What pre-training on images without labels has no use for, and why.
+NOT_IN_PRETRAINING = {
+    **dict.fromkeys(
+        ("label_column_name", "class_weights", "mixup_alpha", "cutmix_alpha", "label_smoothing_factor"),
+        "needs labels, and pre-training does without",
+    ),
+    **dict.fromkeys(
+        ("rand_augment_num_ops", "rand_augment_magnitude", "color_jitter", "random_erasing", "progressive_image_size"),
+        "is for classifiers; pre-training varies images by crops, mirroring, rotation, translation and scaling",
+    ),
+    **dict.fromkeys(
+        ("finetuning", "lora_rank", "lora_alpha"), "is for fine-tuning, and pre-training trains all of a model"
+    ),
+    "patch_dropout": "leaves patches out, and pre-training has every patch painted",
+    "train_test_split": "is for a test at the end, and pre-training has none",
+}
+
+
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 0 and below 1": lambda value: 0 <= value < 1,
     "between 0 and 1": lambda value: 0 <= value <= 1,
@@ -214,6 +232,27 @@ class AugmentationArguments:
 
 
 @dataclass
+class MaskingArguments:
+    """What pre-training hides from the model (SimMIM, Xie et al. 2021, arXiv 2111.09886)."""
+
+    _argument_group_name = "masking"
+
+    mask_ratio: float = field(default=0.6, metadata={"help": "Share of an image to hide."})
+    mask_patch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pixels of the sides of the squares that are hidden, a multiple of the model's patch size; by "
+            "default about a sixth of the image's side."
+        },
+    )
+
+    def __post_init__(self):
+        check_range(self, ("mask_patch_size",), "at least 1")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be above 0 and below 1, got {self.mask_ratio}.")
+
+
+@dataclass
 class TrainingArguments(transformers.TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults that image classification wants.
 
@@ -319,6 +358,15 @@ class TrainingArguments(transformers.TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
 
 
+@dataclass
+class UnlabelledTrainingArguments(TrainingArguments):
+    """`TrainingArguments` where there are no labels to score by."""
+
+    metric_for_best_model: str | None = field(
+        default="validation_loss", metadata={"help": "Metric that says which checkpoint is best; there is no other."}
+    )
+
+
 def spare_cores() -> int:
     """Processes to load images with: the cores that the training processes leave, eight for each of them at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -337,7 +385,7 @@ def given_values(arguments: Any) -> dict[str, Any]:
 
 
 class Arguments(NamedTuple):
-    """All that a recipe says."""
+    """All that a recipe of `vit-scratch train` says."""
 
     model: ModelArguments
     data: DataArguments
@@ -345,7 +393,17 @@ class Arguments(NamedTuple):
     training: TrainingArguments
 
 
-ARGUMENT_CLASSES: list[Any] = [ModelArguments, DataArguments, AugmentationArguments, TrainingArguments]
+class PretrainingArguments(NamedTuple):
+    """All that a recipe of `vit-scratch pretrain` says."""
+
+    model: ModelArguments
+    data: DataArguments
+    augmentation: AugmentationArguments
+    masking: MaskingArguments
+    training: UnlabelledTrainingArguments
+
+
+ARGUMENT_CLASSES: list[Any] = list(Arguments.__annotations__.values())
 
 
 class RecipeLoader(yaml.SafeLoader):

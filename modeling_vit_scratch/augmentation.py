@@ -102,11 +102,11 @@ def _percent(share: float) -> str:
 
 
 def preprocessing(processor: BaseImageProcessor) -> Callable[[dict[str, list]], dict[str, list]]:
-    """A transform for `Dataset.with_transform`: rows of `image` and `label` to rows of `pixel_values` and `label`."""
+    """A transform for `Dataset.with_transform`: rows of `image` to rows of `pixel_values`, others as they are."""
     return partial(_preprocess, processor=processor)
 
 
 def _preprocess(rows: dict[str, list[Any]], processor: BaseImageProcessor) -> dict[str, list[Any]]:
     images = [read_image(image) for image in rows["image"]]
     pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
-    return {"pixel_values": list(pixel_values), "label": rows["label"]}
+    return {"pixel_values": list(pixel_values)} | {name: rows[name] for name in rows if name != "image"}

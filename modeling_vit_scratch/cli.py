@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from . import __version__
 
@@ -69,20 +70,36 @@ def _quiet() -> None:
 
 
 def _train(argv: list[str]) -> int:
+    arguments = _by_recipe("train", argv)
+    if arguments is not None:
+        from .training import train
+
+        with _stoppable():
+            train(arguments)
+    return 0
+
+
+def _pretrain(argv: list[str]) -> int:
+    arguments = _by_recipe("pretrain", argv)
+    if arguments is not None:
+        from .pretraining import pretrain
+
+        with _stoppable():
+            pretrain(arguments)
+    return 0
+
+
+def _by_recipe(verb: str, argv: list[str]) -> Any:
+    """What a recipe and flags say, or None after printing help."""
     from .presets import recipe_names
     from .recipes import RecipeParser, parse_recipe
 
     if not argv or argv[0].startswith("-"):
         if not {"-h", "--help"} & set(argv):
             raise ValueError(f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags.")
-        RecipeParser().print_help()
-        return 0
-    arguments = parse_recipe(argv[0], argv[1:])
-    from .training import train
-
-    with _stoppable():
-        train(arguments)
-    return 0
+        RecipeParser(verb).print_help()
+        return None
+    return parse_recipe(argv[0], argv[1:], verb)
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -239,6 +256,7 @@ def _positive(text: str) -> int:
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model by a recipe"),
+    "pretrain": (_pretrain, "train a model on images without labels, to be fine-tuned"),
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
     "import": (_import, "load the weights of another library"),

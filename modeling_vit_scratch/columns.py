@@ -31,12 +31,30 @@ def images_and_labels(
     for split, dataset in splits.items():
         if split != "train" and not _has_labels(dataset, label):
             continue
-        if image not in dataset.features:
-            raise ValueError(f"the {split} split of {source} lacks the column {image!r} of the train split.")
-        dataset = dataset.select_columns([image, label]).rename_columns({image: "image", label: "label"})
-        dataset = dataset.cast_column("image", ImageFeature(decode=False))
+        dataset = _undecoded(dataset, {image: "image", label: "label"}, split, source)
         result[split] = relabelled(dataset, class_names, f"the {split} split of {source}")
     return DatasetDict(result)
+
+
+def only_images(splits: dict[str, Dataset], source: str, image_column_name: str | None) -> DatasetDict:
+    """Splits of any columns with only the column `image`, undecoded.
+
+    Raises:
+        ValueError: if it is missing, cannot be told from others, or holds something else.
+    """
+    name = _column(splits["train"].features, image_column_name, IMAGE_COLUMN_NAMES, _is_image, "image", source)
+    return DatasetDict(
+        {split: _undecoded(dataset, {name: "image"}, split, source) for split, dataset in splits.items()}
+    )
+
+
+def _undecoded(dataset: Dataset, new_names: dict[str, str], split: str, source: str) -> Dataset:
+    """The columns that have new names, under these; `image`, the first of them, is not decoded."""
+    image = next(iter(new_names))
+    if image not in dataset.features:
+        raise ValueError(f"the {split} split of {source} lacks the column {image!r} of the train split.")
+    dataset = dataset.select_columns(list(new_names)).rename_columns(new_names)
+    return dataset.cast_column("image", ImageFeature(decode=False))
 
 
 def _column(

@@ -1,8 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Labelled images from wherever they are: the embedded digits, folders, parquet files, Hub datasets.
+"""Images from wherever they are: the embedded digits, folders, parquet files, Hub datasets.
 
 Whatever the source, the result is a `DatasetDict` of `train`, `validation` and `test` (the latter two where there are
-any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`.
+any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`; or without labels the first alone.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from .columns import images_and_labels, listed
+from .columns import images_and_labels, listed, only_images
 from .images import images_in, is_hidden
 
 # Other names of the three splits: of folders, in the names of files, in Hub datasets.
@@ -61,19 +61,42 @@ def load_images(
     Raises:
         ValueError: if there is nothing to load, or it is not labelled images of enough classes.
     """
-    path = Path(source).expanduser()
     if source == "digits":
         return _digits()
-    if path.is_dir() and not any(path.glob("*.parquet")):
-        splits = _class_folders(path)
+    if _is_image_folder(source):
+        splits = _class_folders(Path(source).expanduser())
     else:
-        is_local = path.exists() or glob.has_magic(source)
-        loaded = _parquet(path) if is_local else _hub_dataset(source, config_name)
-        splits = images_and_labels(_named_splits(loaded, source), source, image_column_name, label_column_name)
+        tables = _tables(source, config_name)
+        splits = images_and_labels(tables, source, image_column_name, label_column_name)
     class_names = splits["train"].features["label"].names
     if len(class_names) < least_classes:
         found = f"only the class {class_names[0]}" if class_names else "no labels"
         raise ValueError(f"{source} has {found}; a classifier needs two classes or more.")
+    return splits
+
+
+def load_unlabelled(
+    source: str, *, config_name: str | None = None, image_column_name: str | None = None
+) -> DatasetDict:
+    """Load images whatever their labels, with the splits that the source itself has, but for a test split.
+
+    Args:
+        source: that of `load_images`; the images of a folder may lie at any depth.
+        config_name, image_column_name: those of `load_images`.
+
+    Returns:
+        Splits named `train` and, where there is one, `validation`, each with the column `image`.
+
+    Raises:
+        ValueError: if there is nothing to load, or it is not images.
+    """
+    if source == "digits":
+        splits = DatasetDict({name: dataset.select_columns("image") for name, dataset in _digits().items()})
+    elif _is_image_folder(source):
+        splits = _folders_of_images(Path(source).expanduser())
+    else:
+        splits = only_images(_tables(source, config_name), source, image_column_name)
+    splits.pop("test", None)
     return splits
 
 
@@ -93,6 +116,11 @@ def _digits() -> DatasetDict:
     scans = Dataset.from_dict(rows, features=_features([str(name) for name in digits.target_names]))
     train, test = _parted(scans, DIGITS_TEST_IMAGES, seed=0)
     return DatasetDict({"train": train, "test": test})
+
+
+def _is_image_folder(source: str) -> bool:
+    path = Path(source).expanduser()
+    return path.is_dir() and not any(path.glob("*.parquet"))
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -117,13 +145,33 @@ def _class_folders(root: Path) -> DatasetDict:
         unknown = [name for name in classes if name not in class_names]
         if unknown:
             raise ValueError(f"the {split} split of {root} has class folders that train lacks: {listed(unknown)}.")
-        files = [str(file) for images in classes.values() for file in images]
+        files = [file for images in classes.values() for file in images]
         labels = np.repeat([class_names.index(name) for name in classes], [len(images) for images in classes.values()])
-        rows = {"image": [{"bytes": None, "path": file} for file in files], "label": labels}
-        try:
-            splits[split] = Dataset.from_dict(rows, features=_features(class_names))
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{root} has files whose names are not Unicode, such as {error.object!r}.") from error
+        splits[split] = _in_place(root, files, _features(class_names), label=labels)
+    return DatasetDict(splits)
+
+
+def _in_place(root: Path, files: list[Path], features: Features, **columns: np.ndarray) -> Dataset:
+    """A column `image` of files that are read where they lie, and others."""
+    rows = {"image": [{"bytes": None, "path": str(file)} for file in files], **columns}
+    try:
+        return Dataset.from_dict(rows, features=features)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{root} has files whose names are not Unicode, such as {error.object!r}.") from error
+
+
+def _folders_of_images(root: Path) -> DatasetDict:
+    """A folder of images at any depth, or of nothing but split folders of them."""
+    subfolders = {path.name.lower(): path for path in _subfolders(root)}
+    folders = _by_split(subfolders)
+    if "train" not in folders or len(folders) < len(subfolders) or _holds_images(root):
+        folders = {"train": root}
+    splits = {}
+    for split, folder in folders.items():
+        files = list(images_in(folder))
+        if not files:
+            raise ValueError(f"{folder} holds no images{_parquet_hint(folder)}.")
+        splits[split] = _in_place(root, files, Features({"image": ImageFeature(decode=False)}))
     return DatasetDict(splits)
 
 
@@ -167,11 +215,13 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
                 f"give {path} itself, or flatten it ({listed(sub.name for sub in _subfolders(path))})."
             )
     if not any(classes.values()):
-        parquet = next(folder.rglob("*.parquet"), None)
-        raise ValueError(
-            f"{folder} holds no images" + (f", but parquet files: give {parquet.parent}." if parquet else ".")
-        )
+        raise ValueError(f"{folder} holds no images{_parquet_hint(folder)}.")
     return classes
+
+
+def _parquet_hint(folder: Path) -> str:
+    parquet = next(folder.rglob("*.parquet"), None)
+    return f", but parquet files: give {parquet.parent}" if parquet else ""
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -182,6 +232,13 @@ def _holds_images(folder: Path) -> bool:
     """Whether images lie in a folder itself."""
     first = next(images_in(folder), None)
     return first is not None and first.parent == folder
+
+
+def _tables(source: str, config_name: str | None) -> dict[str, Dataset]:
+    """Splits of parquet files or of a Hub dataset, with the columns that they have."""
+    path = Path(source).expanduser()
+    is_local = path.exists() or glob.has_magic(source)
+    return _named_splits(_parquet(path) if is_local else _hub_dataset(source, config_name), source)
 
 
 def _parquet(path: Path) -> dict[str, Dataset]:
@@ -269,7 +326,7 @@ def with_splits(splits: DatasetDict, *, validation_share: float, test_share: flo
     """Add the splits that the source lacks, taken from `train` with the share of every class preserved.
 
     Args:
-        splits: what `load_images` returned.
+        splits: what `load_images` or `load_unlabelled` returned.
         validation_share: share of `train` for a `validation` split, if there is none; 0 for none.
         test_share: share of `train` for a `test` split, if there is none; 0 for none.
         seed: of the choice; the same seed gives the same images.
@@ -282,7 +339,7 @@ def with_splits(splits: DatasetDict, *, validation_share: float, test_share: flo
         if name in splits or share == 0:
             continue
         size = round(share * splits["train"].num_rows)
-        most = result["train"].num_rows - len(set(result["train"]["label"][:]))
+        most = result["train"].num_rows - len(np.unique(_labels(result["train"])))
         if not 0 < size <= most:
             raise ValueError(
                 f"a share of {share} of {splits['train'].num_rows} images for the {name} split is {size}, but it must "
@@ -298,10 +355,16 @@ def _parted(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
 
     The first part keeps an image of every class, however rare.
     """
-    labels, random = np.asarray(dataset["label"][:]), np.random.default_rng(seed)
+    labels, random = _labels(dataset), np.random.default_rng(seed)
     rows = random.permutation(len(labels))
     rows = rows[np.argsort(labels[rows], kind="stable")]  # class after class, in random order within each
     _, first_of_class = np.unique(labels[rows], return_index=True)
     spare = np.delete(rows, first_of_class)
     taken = spare[np.arange(size) * len(spare) // size]  # evenly spaced, so that each class gives its share
     return dataset.select(np.setdiff1d(rows, taken)), dataset.select(random.permutation(taken))
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    """The label of each row; without labels all are alike."""
+    has_labels = "label" in dataset.features
+    return np.asarray(dataset["label"][:]) if has_labels else np.zeros(dataset.num_rows, dtype=int)

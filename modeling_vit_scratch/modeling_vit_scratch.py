@@ -117,6 +117,8 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": TransformerEncoderBlock, "attentions": MultiHeadSelfAttention}
     _input_embed_layer = "patch_embedding"
+    # What only masked image modelling has; of a checkpoint of it, other models take the body.
+    _keys_to_ignore_on_load_unexpected = {r"^decoder\.", r"mask_patches\."}
 
     def __init__(self, config: ViTScratchConfig, *inputs, **kwargs):
         config.validate_architecture()
@@ -556,7 +558,8 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
         if not config.apply_layernorm:
             self.norm = nn.Identity()
             unused.add(r"norm\.(weight|bias)")
-        self._keys_to_ignore_on_load_unexpected = unused | {r"classification_head\.", r"pooler\."}
+        unused |= {*self._keys_to_ignore_on_load_unexpected, r"classification_head\.", r"pooler\."}
+        self._keys_to_ignore_on_load_unexpected = unused
 
     def _stage_indices(self) -> list[int]:
         return [self.stage_names.index(name) for name in self.out_features]

@@ -95,6 +95,8 @@ def _duration(arguments: TrainingArguments, num_images: int, batch: int) -> str:
 
 
 def _split_line(name: str, dataset: Dataset) -> str:
+    if "label" not in dataset.features:
+        return f"{name:<10} {dataset.num_rows:,} images"
     names = dataset.features["label"].names
     counts = np.bincount(np.asarray(dataset["label"][:]), minlength=len(names))
     if len(names) <= MOST_CLASSES_LISTED:
@@ -153,14 +155,10 @@ class EpochReport(TrainerCallback):
         """Print the line."""
         metrics = metrics or {}
         if "eval_validation_loss" in metrics:
-            self._print_line(
-                args,
-                state,
-                [
-                    f"validation loss {metrics['eval_validation_loss']:.4f}",
-                    f"validation accuracy {metrics['eval_validation_accuracy']:.2%}",
-                ],
-            )
+            validation = [f"validation loss {metrics['eval_validation_loss']:.4f}"]
+            if "eval_validation_accuracy" in metrics:
+                validation += [f"validation accuracy {metrics['eval_validation_accuracy']:.2%}"]
+            self._print_line(args, state, validation)
 
     def _print_line(self, args, state, validation: list[str]) -> None:
         parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
@@ -229,25 +227,26 @@ def draw_training(history: list[dict], results: SplitResults, path: Path) -> Non
         grid = figure.add_gridspec(2, 1)
         top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
         losses, accuracies, matrix = top.subplots(1, 3)
-        _draw_curves(losses, accuracies, history)
+        draw_losses(losses, history)
+        _draw_curve(accuracies, history, "eval_validation_accuracy", "validation")
+        accuracies.set(title="validation accuracy", xlabel="epoch")
         _draw_confusion(matrix, results)
         _draw_samples(bottom, results)
         figure.savefig(path, dpi=100)
 
 
-def _draw_curves(losses, accuracies, history: list[dict]) -> None:
-    for axes, key, label in (
-        (losses, "loss", "train"),
-        (losses, "eval_validation_loss", "validation"),
-        (accuracies, "eval_validation_accuracy", "validation"),
-    ):
-        points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
-        axes.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", label=label)
-    losses.set(title="loss", xlabel="epoch")
-    losses.legend()
-    accuracies.set(title="validation accuracy", xlabel="epoch")
-    for axes in (losses, accuracies):
-        axes.grid(alpha=0.3)
+def draw_losses(axes, history: list[dict]) -> None:
+    """Draw the losses of a run, in training and in validation."""
+    _draw_curve(axes, history, "loss", "train")
+    _draw_curve(axes, history, "eval_validation_loss", "validation")
+    axes.set(title="loss", xlabel="epoch")
+    axes.legend()
+
+
+def _draw_curve(axes, history: list[dict], key: str, label: str) -> None:
+    points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+    axes.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", label=label)
+    axes.grid(alpha=0.3)
 
 
 def _draw_confusion(axes, results: SplitResults) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,9 @@ def write_recipe(recipe: dict[str, Any], path: Path) -> None:
     path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
+def write_checkpoint(
+    trainer: Trainer, run: FinishedRun, sample: Any, draw: Callable[[Path], None] | None = None
+) -> None:
     """Write the final checkpoint, whole or not at all, beside the checkpoints of the run.
 
     Everything is written into a folder of its own first and then moved; `config.json`, without which nothing loads,
@@ -209,6 +212,7 @@ def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
         trainer: after training.
         run: what the card says.
         sample: an image to try the checkpoint on, whatever `read_image` takes.
+        draw: what draws the picture of the run to a path, in place of that of a classifier.
     """
     output = Path(str(trainer.args.output_dir))
     staging = output / INCOMPLETE
@@ -221,7 +225,9 @@ def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
     write_recipe(run.recipe, staging / RECIPE)
     (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
     trainer.state.save_to_json(str(staging / STATE))
-    if run.results is not None:
+    if draw is not None:
+        draw(staging / PICTURE)
+    elif run.results is not None:
         draw_training(trainer.state.log_history, run.results, staging / PICTURE)
     picture = read_image(sample)
     picture.thumbnail(SAMPLE_SIZE)

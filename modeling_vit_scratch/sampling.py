@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
+from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .augmentation import Variation
@@ -94,13 +95,13 @@ class ProcessBatches(Sampler[list[int]]):
 
 
 class TrainingImages(torch.utils.data.Dataset):
-    """The variants of the images of a split: draw number -> `pixel_values` (C, H, W) and `label`.
+    """The variants of the images of a split: draw number -> `pixel_values` (C, H, W) and `label`, if there are labels.
 
     An image that cannot be read gives way to the next one that can, and the example says so under `unreadable`: a disk
     that fails in the third epoch must not end the run.
 
     Args:
-        dataset: columns `image`, undecoded, and `label`.
+        dataset: columns `image`, undecoded, and others, which are passed on.
         processor: what resizes and normalises.
         steps: what varies an image first, in order.
         seed: of the variants.
@@ -129,16 +130,13 @@ class TrainingImages(torch.utils.data.Dataset):
 
     def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
         rows = [self._readable(draw % len(self)) for draw in draws]
-        images = [row["image"] for row in rows]
+        images = [row.pop("image") for row in rows]
         for index, draw in enumerate(draws):
             randomness = random.Random((self.seed << 64) + draw)
             for step in self.steps:
                 images[index] = step(images[index], randomness)
         pixel_values = self.processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
-        return [
-            {"pixel_values": image, "label": row["label"], UNREADABLE: row[UNREADABLE]}
-            for image, row in zip(pixel_values, rows, strict=True)
-        ]
+        return [{"pixel_values": image, **row} for image, row in zip(pixel_values, rows, strict=True)]
 
     def _readable(self, index: int) -> dict[str, Any]:
         """A row whose image is decoded: that of the index, or the next one that can be read."""
@@ -146,7 +144,7 @@ class TrainingImages(torch.utils.data.Dataset):
         for offset in range(len(self)):
             row = self.dataset[(index + offset) % len(self)]
             try:
-                return {"image": read_image(row["image"]), "label": row["label"], UNREADABLE: unreadable}
+                return {**row, "image": read_image(row["image"]), UNREADABLE: unreadable}
             except BadImageError as error:
                 if self.strict:
                     raise
@@ -155,12 +153,9 @@ class TrainingImages(torch.utils.data.Dataset):
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of examples: `pixel_values` (B, C, H, W), `labels` (B,), and the sentences under `unreadable`."""
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["label"] for example in examples]),
-        UNREADABLE: [sentence for example in examples for sentence in example[UNREADABLE]],
-    }
+    """A batch of examples: `pixel_values` (B, C, H, W), `labels` (B,) or what else they have, and `unreadable`."""
+    unreadable = [sentence for example in examples for sentence in example.pop(UNREADABLE)]
+    return {**default_data_collator(examples), UNREADABLE: unreadable}
 
 
 def leave_signals(worker: int) -> None:

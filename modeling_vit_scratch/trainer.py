@@ -30,6 +30,7 @@ from .averaging import WeightAverage
 from .batch_augmentation import BatchAugmentation
 from .images import BadImageError
 from .interruption import Interrupted, StopSignal, Vote
+from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
 from .run_folder import INCOMPLETE_CHECKPOINT, STATE
@@ -53,13 +54,13 @@ class ViTTrainer(Trainer):
     """
 
     args: TrainingArguments
-    train_dataset: TrainingImages
+    train_dataset: TrainingImages | MaskedImages
 
     def __init__(
         self,
         *,
         args: TrainingArguments,
-        train_dataset: TrainingImages,
+        train_dataset: TrainingImages | MaskedImages,
         batch_augmentation: BatchAugmentation | None,
         repeats: int = 1,
         report: EpochReport,

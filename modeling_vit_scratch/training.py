@@ -5,7 +5,7 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,9 @@ from .sampling import TrainingImages
 from .trainer import ViTTrainer
 from .training_card import FinishedRun
 
+# Parts of the body that a checkpoint of another job lacks: only classifiers pool, only pre-training masks.
+OF_ONE_JOB = ("pooler.", "mask_patches.")
+
 
 def train(arguments: Arguments) -> dict[str, float]:
     """Train, evaluate, and write a self-contained checkpoint to the output folder.
@@ -84,7 +87,7 @@ def train(arguments: Arguments) -> dict[str, float]:
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    _say(training, [*news, origin, *tuned, *plan(model, processor, splits, varied, training), ""])
+    say(training, [*news, origin, *tuned, *plan(model, processor, splits, varied, training), ""])
     claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -94,11 +97,12 @@ def train(arguments: Arguments) -> dict[str, float]:
     last_split = list(splits.values())[-1]
     trainer.end_workers()
     write_checkpoint(trainer, run, sample=last_split[0]["image"])
-    _say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
+    say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
     return run.metrics
 
 
-def _say(arguments: TrainingArguments, lines: list[str]) -> None:
+def say(arguments: TrainingArguments, lines: list[str]) -> None:
+    """Print lines, once however many processes there are."""
     if arguments.process_index == 0:
         print(*lines, sep="\n", flush=True)
 
@@ -146,11 +150,18 @@ def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
         )
 
 
-def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreTrainedModel, BaseImageProcessor, str]:
-    """The model, its image processor, and a line that says where the weights come from.
+class Start(NamedTuple):
+    """Where a model begins."""
 
-    A preset gives a model with new weights; anything else is a checkpoint, whose head is kept if its labels are the
-    same and replaced if not.
+    source: str  # a folder or a Hub id
+    preset: bool  # the source has no weights
+    config: ViTScratchConfig
+    processor: BaseImageProcessor
+    options: dict[str, Any]  # of loading
+
+
+def starting_point(arguments: ModelArguments) -> Start:
+    """The configuration and the image processor that the arguments name, with what they override.
 
     Raises:
         ValueError: if there is no such preset or checkpoint, it is of another architecture, or the overrides do not
@@ -170,9 +181,6 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
             f"{ViTScratchConfig.model_type!r}: load the weights of a ViT with `vit-scratch import` first (evaluate and "
             "predict take any image classifier)."
         )
-    old_names = [label for _, label in sorted(config.id2label.items())]
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {label: index for index, label in enumerate(label_names)}
     overrides = parse_overrides(arguments.config_overrides)
     for name in ("drop_path_rate", "patch_dropout"):
         if getattr(arguments, name) is not None:
@@ -180,15 +188,37 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     _override(config, processor, overrides)
     if arguments.attn_implementation:
         options["attn_implementation"] = arguments.attn_implementation
-    if preset:
-        with loading(source):
-            model = AutoModelForImageClassification.from_config(config, **options)
+    return Start(source, preset, config, processor, options)
+
+
+def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreTrainedModel, BaseImageProcessor, str]:
+    """The model, its image processor, and a line that says where the weights come from.
+
+    A preset gives a model with new weights; anything else is a checkpoint, whose head is kept if its labels are the
+    same and replaced if not.
+
+    Raises:
+        ValueError: if there is no such preset or checkpoint, it is of another architecture, or the overrides do not
+            fit.
+    """
+    start = starting_point(arguments)
+    config, processor = start.config, start.processor
+    old_names = [label for _, label in sorted((config.id2label or {}).items())]
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {label: index for index, label in enumerate(label_names)}
+    if start.preset:
+        with loading(start.source):
+            model = AutoModelForImageClassification.from_config(config, **start.options)
         return model, processor, f"new        {arguments.model}, with random weights"
-    model, head_loaded = _load_weights(source, config, options)
-    if head_loaded and old_names == label_names:
-        return model, processor, f"loaded     {source}, its head kept: the labels are the same"
+    model, whole = load_weights(start, AutoModelForImageClassification)
+    if whole and old_names == label_names:
+        return model, processor, f"loaded     {start.source}, its head kept: the labels are the same"
     _renew_head(model)  # where the sizes match, the old head was loaded
-    return model, processor, f"loaded     {source}, with a new head for the {len(label_names)} classes of the data"
+    return (
+        model,
+        processor,
+        f"loaded     {start.source}, with a new head for the {len(label_names)} classes of the data",
+    )
 
 
 def _override(config: ViTScratchConfig, processor: Any, overrides: dict[str, Any]) -> None:
@@ -205,28 +235,32 @@ def _override(config: ViTScratchConfig, processor: Any, overrides: dict[str, Any
         processor.size = {"height": height, "width": width}
 
 
-def _load_weights(source: str, config: ViTScratchConfig, options: dict[str, Any]) -> tuple[PreTrainedModel, bool]:
-    """A checkpoint's weights in the model that a configuration describes, and whether its head was among them.
+def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
+    """A checkpoint's weights in the model that its configuration describes, and whether all of them were there.
+
+    Args:
+        start: with the checkpoint.
+        auto_class: one of transformers', for the job of the model.
 
     Raises:
         ValueError: if weights of the body are missing or of another size.
     """
-    with loading(source):
-        model, report = AutoModelForImageClassification.from_pretrained(
-            source,
-            config=config,
+    with loading(start.source):
+        model, report = auto_class.from_pretrained(
+            start.source,
+            config=start.config,
             dtype=torch.float32,  # mixed precision keeps its own copies
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            **options,
+            **start.options,
         )
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     body = f"{model.base_model_prefix}."
-    wrong = sorted(key for key in absent if key.startswith(body))
+    wrong = sorted(key for key in absent if key.startswith(body) and not key.removeprefix(body).startswith(OF_ONE_JOB))
     if wrong:
         raise ValueError(
-            f"the weights of {source} do not fit the configuration: {len(wrong)} are missing or of another size, "
+            f"the weights of {start.source} do not fit the configuration: {len(wrong)} are missing or of another size, "
             f"among them {wrong[0]}; do not override fields that change the body of a checkpoint (`vit-scratch import "
             "--image-size` fits one to another image size)."
         )

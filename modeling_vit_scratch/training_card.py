@@ -41,6 +41,11 @@ class FinishedRun:
     resumed: bool  # `seconds` are those since then
     processes: int
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the model knows classes; a pre-trained one knows none."""
+        return bool(self.label_names)
+
 
 def write_model_card(run: FinishedRun, path: Path) -> None:
     """Render `model_card.md` for a run into a README.md at `path`."""
@@ -48,11 +53,12 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         card_metadata(run),
         template_path=str(shipped_path("model_card.md")),
         **architecture(run.name, run.model, run.processor),
-        origin="trained with vit-scratch",
+        origin=f"{'' if run.classifies else 'pre-'}trained with vit-scratch",
         sample="sample.png",
         has_adapter=bool(run.adapter),
         labels=[markdown(label) for label in run.label_names],
-        classifies=True,
+        classifies=run.classifies,
+        verb="train" if run.classifies else "pretrain",
         data=data_sentence(run.recipe),
         counts={split: f"{count:,}" for split, count in run.image_counts.items()},
         metrics=run.metrics,
@@ -88,7 +94,7 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
         model_name=run.name,
         eval_results=results or None,
         library_name="transformers",
-        pipeline_tag="image-classification",
+        pipeline_tag="image-classification" if run.classifies else "image-feature-extraction",
         tags=["vit-scratch", "vision-transformer"],
         metrics=sorted({result.metric_type for result in results}) or None,
     )

@@ -33,10 +33,15 @@ def refusal(parse, *arguments) -> str:
 # The shipped recipes
 
 
+def verb_of(name: str) -> str:
+    """The verb that a recipe is for."""
+    return "pretrain" if "mask_ratio" in yaml.safe_load(recipe_path(name).read_text(encoding="utf-8")) else "train"
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_says_what_it_means_to(name):
     written = yaml.safe_load(recipe_path(name).read_text(encoding="utf-8"))
-    groups = parse_recipe(name, [])
+    groups = parse_recipe(name, [], verb_of(name))
     said = {field.name: getattr(group, field.name) for group in groups for field in dataclasses.fields(group)}
     assert written
     for key, value in written.items():
@@ -46,7 +51,7 @@ def test_a_shipped_recipe_says_what_it_means_to(name):
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_shipped_recipe_begins_with_its_command(name):
     header = recipe_path(name).read_text(encoding="utf-8").partition("\nmodel:")[0]
-    assert f"\n#   vit-scratch train {name}" in header
+    assert f"\n#   vit-scratch {verb_of(name)} {name}" in header
     assert all(line.startswith("#") for line in header.splitlines())
 
 
