@@ -160,6 +160,16 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
             depths[name] = int(block.split(".")[0]) + 1 if block else 0 if name.startswith(first) else last
         return depths
 
+    def stacked_matrices(self) -> dict[str, int]:
+        """The parameters that are several matrices one below the other, and how many, for optimizers of matrices."""
+        stacked = {}
+        for name, module in self.named_modules():
+            if isinstance(module, MultiHeadSelfAttention):
+                stacked[f"{name}.in_proj.weight"] = 3  # queries, keys, values
+            elif isinstance(module, TransformerEncoderBlock) and isinstance(module.ff[1], SwiGLU):
+                stacked[f"{name}.ff.0.weight"] = 2  # gates, values
+        return stacked
+
     def floating_point_ops(self, inputs: dict[str, Tensor], exclude_embeddings: bool = False) -> int:
         """Operations of a training step on a batch, for `Trainer`'s `total_flos`.
 

@@ -4,7 +4,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 
 
@@ -33,15 +33,32 @@ def decay_by_layer(optimizer: Optimizer, model: Any, decay: float) -> None:
     optimizer.param_groups[:] = groups
 
 
+class _PiecewiseMuon(Muon):
+    """Torch's Muon, on each of the matrices that a parameter is a stack of."""
+
+    def __init__(self, parameters: list[nn.Parameter], pieces: dict[nn.Parameter, int], lr: float, weight_decay: float):
+        self.pieces = pieces
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+
+    def _init_group(self, group: Any, *lists: list[Tensor]) -> bool:
+        wholes: tuple[list[Tensor], ...] = ([], [], [])  # parameters, gradients, momenta
+        is_complex = super()._init_group(group, *wholes)
+        for whole in zip(*wholes, strict=True):
+            for tensors, tensor in zip(lists, whole, strict=True):
+                tensors.extend(tensor.chunk(self.pieces[whole[0]]))  # views: what is done to them is done to the whole
+        return is_complex
+
+
 class MuonForBlocks(Optimizer):
     """Muon for the matrices of the blocks, and for everything else the optimizer that had them.
 
     A step of Muon is the nearest orthogonal matrix to the gradient's moving average, so that all directions of a matrix
-    learn alike (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+    learn alike (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; on queries, keys and
+    values apart from one another, as there).
 
     Args:
         others: an optimizer of all parameters of the model; the matrices of the blocks are taken out of it.
-        model: which declares its `layer_depths`.
+        model: which declares its `layer_depths` and `stacked_matrices`.
         learning_rate: of Muon, far above that of Adam: 0.02 is usual.
         weight_decay: of Muon.
     """
@@ -56,7 +73,9 @@ class MuonForBlocks(Optimizer):
         }
         for group in others.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter not in matrices]
-        self.parts = (Muon(list(matrices), lr=learning_rate, weight_decay=weight_decay), others)
+        stacked = model.stacked_matrices()
+        pieces = {parameter: stacked.get(name, 1) for name, parameter in model.named_parameters()}
+        self.parts = (_PiecewiseMuon(list(matrices), pieces, learning_rate, weight_decay), others)
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import AdamW, Muon
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
@@ -13,8 +14,7 @@ from modeling_vit_scratch.optimizers import MuonForBlocks, decay_by_layer
 RATE = 0.01
 
 
-@pytest.fixture
-def model():
+def small(**changed):
     torch.manual_seed(0)
     return ViTScratchForImageClassification(
         ViTScratchConfig(
@@ -26,8 +26,14 @@ def model():
             intermediate_size=20,
             num_labels=5,
             attention_probs_dropout_prob=0.0,
+            **changed,
         )
     )
+
+
+@pytest.fixture
+def model():
+    return small()
 
 
 def learn(model, optimizer, steps: int = 1, seed: int = 0) -> None:
@@ -91,18 +97,31 @@ def test_muon_has_the_matrices_of_the_blocks_and_the_other_optimizer_the_rest(mo
     ]
 
 
-def test_a_step_is_a_step_of_each(model):
+@pytest.mark.parametrize("changed", [{}, {"use_swiglu_ffn": True}], ids=["article", "swiglu"])
+def test_a_step_is_a_step_of_each(changed):
+    model = small(**changed)
     apart = copy.deepcopy(model)
     weights = dict(apart.named_parameters())
-    matrices = [weight for name, weight in weights.items() if ".encoder." in name and weight.ndim == 2]
-    rest = [weight for weight in weights.values() if not any(weight is matrix for matrix in matrices)]
-    muon, others = Muon(matrices, lr=0.02, weight_decay=0.05), AdamW(rest, lr=RATE, weight_decay=0.0)
+    # Queries, keys and values are learned apart, and so are the gates and values of SwiGLU.
+    stacks = {"attention.in_proj.weight": 3} | ({"ff.0.weight": 2} if changed else {})
+    matrices = {}
+    for name, weight in weights.items():
+        if ".encoder." in name and weight.ndim == 2:
+            number = next((number for end, number in stacks.items() if name.endswith(end)), 1)
+            matrices[name] = [nn.Parameter(piece) for piece in weight.detach().chunk(number)]  # in the same memory
+    assert sum(len(pieces) for pieces in matrices.values()) == (14 if changed else 12)
+    rest = [weight for name, weight in weights.items() if name not in matrices]
+    muon = Muon([piece for pieces in matrices.values() for piece in pieces], lr=0.02, weight_decay=0.05)
+    others = AdamW(rest, lr=RATE, weight_decay=0.0)
     optimizer = MuonForBlocks(AdamW(model.parameters(), lr=RATE, weight_decay=0.0), model, 0.02, 0.05)
     for step in range(3):
         learn(model, optimizer, seed=step)
         images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
         apart.zero_grad()
         apart(images, labels=torch.arange(4)).loss.backward()
+        for name, pieces in matrices.items():
+            for piece, gradient in zip(pieces, weights[name].grad.chunk(len(pieces)), strict=True):
+                piece.grad = gradient
         muon.step()
         others.step()
     for name, weight in model.named_parameters():
