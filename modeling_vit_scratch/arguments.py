@@ -131,8 +131,18 @@ class DataArguments:
         default="digits",
         metadata={
             "help": "'digits' (scikit-learn's handwritten digits, no download), a folder of class folders, parquet "
-            "files (a file, a folder or a pattern), or the id of a Hub dataset."
+            "files or WebDataset shards (a file, a folder or a pattern), or the id of a Hub dataset."
         },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the train split while training, for what a disk would not hold: parquet files or WebDataset "
+            "shards, also behind URLs ('https://…/train-{000..127}.tar'), or a Hub dataset of them."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "With --streaming: images in memory among which the next one is drawn."}
     )
     data_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of the images; found by itself."})
@@ -159,6 +169,12 @@ class DataArguments:
 
     def __post_init__(self):
         check_range(self, ("train_val_split", "train_test_split"), "at least 0 and below 1")
+        check_range(self, ("shuffle_buffer_size",), "at least 1")
+        if self.streaming and self.class_weights == "auto":
+            raise ValueError(
+                "class_weights auto counts the labels of all images, which a stream does not have at hand: give the "
+                "weights, as in 'cat=1,dog=2.5'."
+            )
         if self.train_val_split + self.train_test_split >= 1:
             raise ValueError(
                 f"train_val_split {self.train_val_split} and train_test_split {self.train_test_split} leave no image "

@@ -2,15 +2,17 @@
 """The columns of a data set: which hold the images and the labels, and which classes the labels mean."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
 from datasets import Image as ImageFeature
 
 from .images import MOST_NAMED
 
 IMAGE_COLUMN_NAMES = ("image", "img", "images", "pixel_values", "picture", "file")
-LABEL_COLUMN_NAMES = ("label", "labels", "class", "fine_label", "category", "target")
+LABEL_COLUMN_NAMES = ("label", "labels", "class", "fine_label", "category", "target", "cls")
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 
 def images_and_labels(
@@ -24,16 +26,34 @@ def images_and_labels(
         ValueError: if a column is missing, cannot be told from others, or holds something else.
     """
     features = splits["train"].features
-    image = _column(features, image_column_name, IMAGE_COLUMN_NAMES, _is_image, "image", source)
-    label = _column(features, label_column_name, LABEL_COLUMN_NAMES, _is_label, "label", source)
+    image, label = image_column(features, image_column_name, source), label_column(features, label_column_name, source)
     class_names = _class_names(splits["train"], label)
-    result = {}
-    for split, dataset in splits.items():
-        if split != "train" and not _has_labels(dataset, label):
-            continue
-        dataset = _undecoded(dataset, {image: "image", label: "label"}, split, source)
-        result[split] = relabelled(dataset, class_names, f"the {split} split of {source}")
-    return DatasetDict(result)
+    others = {split: dataset for split, dataset in splits.items() if split != "train"}
+    return DatasetDict(
+        {
+            "train": _labelled(splits["train"], image, label, class_names, f"the train split of {source}"),
+            **with_labels(others, image, label, class_names, source),
+        }
+    )
+
+
+def with_labels(
+    splits: dict[str, Dataset], image: str, label: str, class_names: list[str], source: str
+) -> dict[str, Dataset]:
+    """Those of some splits that have any label, with the columns `image`, undecoded, and `label` of these classes.
+
+    Raises:
+        ValueError: if a column or the label of a row is missing, or not among the classes.
+    """
+    return {
+        split: _labelled(dataset, image, label, class_names, f"the {split} split of {source}")
+        for split, dataset in splits.items()
+        if _has_labels(dataset, label)
+    }
+
+
+def _labelled(dataset: Dataset, image: str, label: str, class_names: list[str], source: str) -> Dataset:
+    return relabelled(undecoded(dataset, {image: "image", label: "label"}, source), class_names, source)
 
 
 def only_images(splits: dict[str, Dataset], source: str, image_column_name: str | None) -> DatasetDict:
@@ -42,25 +62,43 @@ def only_images(splits: dict[str, Dataset], source: str, image_column_name: str 
     Raises:
         ValueError: if it is missing, cannot be told from others, or holds something else.
     """
-    name = _column(splits["train"].features, image_column_name, IMAGE_COLUMN_NAMES, _is_image, "image", source)
-    return DatasetDict(
-        {split: _undecoded(dataset, {name: "image"}, split, source) for split, dataset in splits.items()}
-    )
+    result = {}
+    for split, dataset in splits.items():
+        image_column_name = image_column(dataset.features, image_column_name, source)
+        result[split] = undecoded(dataset, {image_column_name: "image"}, f"the {split} split of {source}")
+    return DatasetDict(result)
 
 
-def _undecoded(dataset: Dataset, new_names: dict[str, str], split: str, source: str) -> Dataset:
-    """The columns that have new names, under these; `image`, the first of them, is not decoded."""
+def undecoded(dataset: AnyDataset, new_names: dict[str, str], source: str) -> AnyDataset:
+    """The columns that have new names, under these; `image`, the first of them, is not decoded.
+
+    Raises:
+        ValueError: if it is missing.
+    """
     image = next(iter(new_names))
     if image not in dataset.features:
-        raise ValueError(f"the {split} split of {source} lacks the column {image!r} of the train split.")
-    dataset = dataset.select_columns(list(new_names)).rename_columns(new_names)
-    return dataset.cast_column("image", ImageFeature(decode=False))
+        raise ValueError(f"{source} lacks the column {image!r} of the train split.")
+    dataset = dataset.cast_column(image, ImageFeature(decode=False))  # under a new name, streamed files lose theirs
+    return dataset.select_columns(list(new_names)).rename_columns(new_names)
+
+
+def image_column(features: Features, given: str | None, source: str) -> str:
+    """The column of the images: the one given, else one with a usual name, else the only one that holds images.
+
+    Raises:
+        ValueError: if there is none, or it cannot be told from others.
+    """
+    return _column(features, given, IMAGE_COLUMN_NAMES, _is_image, "image", source)
+
+
+def label_column(features: Features, given: str | None, source: str) -> str:
+    """The column of the labels, likewise."""
+    return _column(features, given, LABEL_COLUMN_NAMES, _is_label, "label", source)
 
 
 def _column(
     features: Features, given: str | None, names: tuple[str, ...], fits: Callable[[Any], bool], kind: str, source: str
 ) -> str:
-    """The column of a kind: the one given, else one with a usual name, else the only one that fits."""
     existing = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
     if given is not None:
         if given not in features:

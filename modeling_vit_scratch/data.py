@@ -9,8 +9,8 @@ import difflib
 import glob
 import io
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +31,8 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval"),
 }
+# Suffix of a file of many images -> what `datasets` calls its format.
+FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 DIGITS_TEST_IMAGES = 360
 
 Found = TypeVar("Found")
@@ -48,7 +50,7 @@ def load_images(
 
     Args:
         source: "digits", a folder of class folders (or of `train`, `validation` and `test` folders of them), parquet
-            files (a file, a folder or a glob pattern), or the id of a Hub dataset.
+            files or WebDataset shards (a file, a folder or a glob pattern), or the id of a Hub dataset.
         config_name: configuration of a Hub dataset.
         image_column_name: column that holds the images; found by type and name if not given.
         label_column_name: column that holds the labels; likewise.
@@ -120,7 +122,7 @@ def _digits() -> DatasetDict:
 
 def _is_image_folder(source: str) -> bool:
     path = Path(source).expanduser()
-    return path.is_dir() and not any(path.glob("*.parquet"))
+    return path.is_dir() and not files_of_many_images(path)
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -163,14 +165,14 @@ def _in_place(root: Path, files: list[Path], features: Features, **columns: np.n
 def _folders_of_images(root: Path) -> DatasetDict:
     """A folder of images at any depth, or of nothing but split folders of them."""
     subfolders = {path.name.lower(): path for path in _subfolders(root)}
-    folders = _by_split(subfolders)
+    folders = by_split(subfolders)
     if "train" not in folders or len(folders) < len(subfolders) or _holds_images(root):
         folders = {"train": root}
     splits = {}
     for split, folder in folders.items():
         files = list(images_in(folder))
         if not files:
-            raise ValueError(f"{folder} holds no images{_parquet_hint(folder)}.")
+            raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
         splits[split] = _in_place(root, files, Features({"image": ImageFeature(decode=False)}))
     return DatasetDict(splits)
 
@@ -178,7 +180,7 @@ def _folders_of_images(root: Path) -> DatasetDict:
 def _split_folders(root: Path) -> dict[str, Path]:
     """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
     subfolders = {path.name.lower(): path for path in _subfolders(root)}
-    folders = _by_split(subfolders)
+    folders = by_split(subfolders)
     others = subfolders.keys() - {name for names in SPLIT_NAMES.values() for name in names}
     # Beside a "bus", a "train" that has no class folders is a vehicle.
     if "train" not in folders or (others and not _subfolders(folders["train"])):
@@ -188,7 +190,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {split: path for split, path in folders.items() if split == "train" or split not in secret}
 
 
-def _by_split(found: Mapping[str, Found]) -> dict[str, Found]:
+def by_split(found: Mapping[str, Found]) -> dict[str, Found]:
     """What was found under one of the names of each split, under our name of it."""
     return {
         split: next(found[name] for name in names if name in found)
@@ -215,13 +217,15 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
                 f"give {path} itself, or flatten it ({listed(sub.name for sub in _subfolders(path))})."
             )
     if not any(classes.values()):
-        raise ValueError(f"{folder} holds no images{_parquet_hint(folder)}.")
+        raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
     return classes
 
 
-def _parquet_hint(folder: Path) -> str:
-    parquet = next(folder.rglob("*.parquet"), None)
-    return f", but parquet files: give {parquet.parent}" if parquet else ""
+def _files_hint(folder: Path) -> str:
+    for suffix, what in ((".parquet", "parquet files"), (".tar", "WebDataset shards")):
+        for file in folder.rglob(f"*{suffix}"):
+            return f", but {what}: give {file.parent}"
+    return ""
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -235,39 +239,56 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _tables(source: str, config_name: str | None) -> dict[str, Dataset]:
-    """Splits of parquet files or of a Hub dataset, with the columns that they have."""
+    """Splits of files of many images or of a Hub dataset, with the columns that they have."""
     path = Path(source).expanduser()
     is_local = path.exists() or glob.has_magic(source)
-    return _named_splits(_parquet(path) if is_local else _hub_dataset(source, config_name), source)
+    return _named_splits(_files(path) if is_local else _hub_dataset(source, config_name), source)
 
 
-def _parquet(path: Path) -> dict[str, Dataset]:
-    """Parquet files, in splits if their names say so, such as `train-00000-of-00002.parquet`."""
+def files_of_many_images(folder: Path) -> list[str]:
+    """The parquet files of a folder, or else its WebDataset shards."""
+    found = (sorted(str(file) for file in folder.glob(f"*{suffix}")) for suffix in FORMATS)
+    return next((files for files in found if files), [])
+
+
+def _files(path: Path) -> dict[str, Dataset]:
+    """Files of many images, in splits if their names say so."""
     if path.exists():
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        files = files_of_many_images(path) if path.is_dir() else [str(path)]
     else:
-        files = sorted(Path(name) for name in glob.glob(str(path)))
+        files = sorted(glob.glob(str(path)))
     if not files:
         raise ValueError(f"no file matches {path}.")
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        _check_parquet(file)
-        words = dict.fromkeys(re.split("[^a-z]+", file.stem.lower()))
-        by_split.setdefault(next(iter(_by_split(words)), ""), []).append(file)
-    if "" in by_split and len(by_split) > 1:
-        raise ValueError(
-            f"some files of {path} have the name of a split in their names, but {listed(by_split[''])} not: rename "
-            "them, or give a pattern that leaves them out."
-        )
+    format = FORMATS.get(Path(files[0]).suffix, "parquet")
+    if format == "parquet":
+        for file in files:
+            _check_parquet(Path(file))
+    splits = files_by_split(files, str(path))
     try:
         return {
-            split or "train": load_dataset(
-                "parquet", data_files=[glob.escape(str(file)) for file in files], split="train"
-            )
-            for split, files in by_split.items()
+            split: load_dataset(format, data_files=[glob.escape(file) for file in files], split="train")
+            for split, files in splits.items()
         }
     except Exception as error:
-        raise ValueError(f"{path} could not be read as parquet: {_reason(error)}") from error
+        raise ValueError(f"{path} could not be read as {format}: {reason_of(error)}") from error
+
+
+def files_by_split(files: Iterable[str], source: str) -> dict[str, list[str]]:
+    """Split -> its files, if their names say so, such as `train-00000-of-00002.parquet`; else all are `train`.
+
+    Raises:
+        ValueError: if the names of some say so and of others not.
+    """
+    found: dict[str, list[str]] = {}
+    for file in files:
+        words = dict.fromkeys(re.split("[^a-z]+", PurePosixPath(file).stem.lower()))
+        found.setdefault(next(iter(by_split(words)), ""), []).append(file)
+    if "" in found and len(found) > 1:
+        raise ValueError(
+            f"some files of {source} have the name of a split in their names, but {listed(found[''])} not: rename "
+            "them, or give a pattern that leaves them out."
+        )
+    return {split or "train": files for split, files in found.items()}
 
 
 def _check_parquet(file: Path) -> None:
@@ -286,15 +307,16 @@ def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
     neighbours = [path.name for path in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.75)
     nothing = f"there is no folder or file {name}" + (f" (did you mean {path.parent / close[0]}?)" if close else "")
-    if not _is_hub_id(name):
+    if not is_hub_id(name):
         raise ValueError(f"{nothing}.")
     try:
         return load_dataset(name, config_name)
     except Exception as error:
-        raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {_reason(error)}") from error
+        raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {reason_of(error)}") from error
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a name could be that of a dataset on the Hub."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -302,7 +324,7 @@ def _is_hub_id(name: str) -> bool:
     return not name.endswith(".parquet")
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of the error at the bottom of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -311,7 +333,7 @@ def _reason(error: BaseException) -> str:
 
 def _named_splits(loaded: Mapping[str, Dataset], source: str) -> dict[str, Dataset]:
     """Splits of a data set under our names; others are left out."""
-    splits = _by_split({name.lower(): dataset for name, dataset in loaded.items()})
+    splits = by_split({name.lower(): dataset for name, dataset in loaded.items()})
     if "train" in splits:
         return splits
     if len(loaded) > 1:

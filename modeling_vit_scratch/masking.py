@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 # SimMIM hides squares of 32 pixels in images of 192 (section 4.1.2, table 1).
 USUAL_BLOCKS = 6
@@ -89,7 +90,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitems__(self, numbers: list[int]) -> Sequence[dict[str, Any]]: ...
+    def __getitems__(self, numbers: list) -> Sequence[dict[str, Any]]: ...
 
 
 class MaskedImages(torch.utils.data.Dataset):
@@ -110,9 +111,16 @@ class MaskedImages(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         return self.__getitems__([number])[0]
 
-    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, numbers: list) -> list[dict[str, Any]]:
         examples = self.images.__getitems__(numbers)
+        # What is streamed comes as pairs of a number and a row.
+        only_numbers = [number[0] if isinstance(number, tuple) else number for number in numbers]
         return [
             {**example, "bool_masked_pos": self.masks(number)}
-            for number, example in zip(numbers, examples, strict=True)
+            for number, example in zip(only_numbers, examples, strict=True)
         ]
+
+    def batches(self, batch_size: int, num_processes: int = 1, process_index: int = 0) -> Sampler[list]:
+        """What a process loads in an epoch, of images that are trained on."""
+        images: Any = self.images
+        return images.batches(batch_size, num_processes, process_index)

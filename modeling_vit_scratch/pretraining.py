@@ -31,9 +31,9 @@ from .masking import BlockMasks, MaskedImages, block_pixels
 from .recipes import recipe_of
 from .report import EpochReport, clock, draw_losses, plan, results_lines
 from .run_folder import PICTURE, check_output_dir, claim_output_dir, resume_point, write_checkpoint
-from .sampling import TrainingImages
+from .streaming import stream_images
 from .trainer import ViTTrainer
-from .training import load_weights, normalisation, say, starting_point
+from .training import first_image, load_weights, normalisation, say, starting_point, training_images, with_stream
 from .training_card import FinishedRun
 
 METRIC = "validation_loss"
@@ -75,9 +75,8 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     run.seconds = time.monotonic() - began
     pictures = paint(trainer, processor)
     trainer.end_workers()
-    last_split = list(splits.values())[-1]
     draw = partial(draw_pretraining, trainer.state.log_history, pictures)
-    write_checkpoint(trainer, run, sample=last_split[0]["image"], draw=draw)
+    write_checkpoint(trainer, run, sample=first_image(splits), draw=draw)
     say(training, ["", *results_lines(None, run.metrics), "", *_closing(run, Path(str(training.output_dir)))])
     return run.metrics
 
@@ -113,7 +112,11 @@ def settle(arguments: PretrainingArguments) -> None:
 
 def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
     """The images to train and to validate on, each checked, and a line for each that was left out."""
-    splits = load_unlabelled(data.data, config_name=data.data_config_name, image_column_name=data.image_column_name)
+    where: dict[str, Any] = {"config_name": data.data_config_name, "image_column_name": data.image_column_name}
+    if data.streaming:
+        streamed = stream_images(data.data, **where, labelled=False, buffer_size=data.shuffle_buffer_size)
+        return with_stream(*streamed, data)
+    splits = load_unlabelled(data.data, **where)
     splits = with_splits(splits, validation_share=data.train_val_split, test_share=0, seed=data.split_seed)
     splits, left_out = without_bad_images(splits, strict=data.strict_images)
     return splits, [f"left out   {sentence}" for sentence in left_out]
@@ -162,9 +165,7 @@ def build_trainer(
         ratio=masking.mask_ratio,
         seed=training.seed,
     )
-    images = TrainingImages(
-        splits["train"], processor, list(vary.values()), seed=training.seed, strict=data.strict_images
-    )
+    images = training_images(splits["train"], processor, list(vary.values()), arguments)
     validation = splits.get("validation")
     if validation is None:
         # Without it nothing says which checkpoint is best: end with the last.
@@ -178,7 +179,6 @@ def build_trainer(
         args=training,
         train_dataset=MaskedImages(images, masks),
         batch_augmentation=None,
-        repeats=augmentation.repeated_augmentation,
         report=EpochReport(splits["train"].num_rows),
         stop=stop,
         eval_dataset=eval_dataset,
@@ -230,9 +230,10 @@ def paint(trainer: ViTTrainer, processor: BaseImageProcessor) -> list[tuple[np.n
     """A few images (H, W, C) to validate or else to train on; what the model saw of each; and with what it painted."""
     validation: Any = trainer.eval_dataset
     images = validation.get("validation", trainer.train_dataset)
+    shown = range(min(IMAGES_SHOWN, len(images))) if validation else next(iter(images.batches(IMAGES_SHOWN)))
     model: Any = trainer.model
     model.eval()
-    examples = [images[number] for number in range(min(IMAGES_SHOWN, len(images)))]
+    examples = images.__getitems__(list(shown))
     pixel_values, masks = (
         torch.stack([example[name] for example in examples]).to(trainer.args.device)
         for name in ("pixel_values", "bool_masked_pos")

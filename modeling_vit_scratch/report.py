@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .arguments import TrainingArguments
 from .card import describe
 from .images import read_image
 from .metrics import confusion_matrix, per_class_report
+from .streaming import ImageStream
 
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12
@@ -67,7 +69,12 @@ def plan(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    duration = _duration(arguments, splits["train"].num_rows, batch)
+    train: Any = splits["train"]
+    if isinstance(train, ImageStream):
+        num_images = max(train.sizes(arguments.world_size)) * arguments.world_size
+    else:
+        num_images = train.num_rows
+    duration = _duration(arguments, num_images, batch)
     return [
         f"model      {type(model).__name__}: depth {config.num_hidden_layers}, width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
@@ -75,7 +82,7 @@ def plan(
         f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
         f"images     {describe(processor)}",
         f"training   {', '.join(varied) or 'images not varied'}",
-        *(_split_line(name, dataset) for name, dataset in splits.items()),
+        *(_split_line(name, dataset, arguments) for name, dataset in splits.items()),
         f"schedule   {duration} in batches of {batch}, learning rate {arguments.learning_rate:g} "
         f"({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
@@ -94,10 +101,13 @@ def _duration(arguments: TrainingArguments, num_images: int, batch: int) -> str:
     return f"{arguments.num_train_epochs:g} epochs, {steps:,} steps"
 
 
-def _split_line(name: str, dataset: Dataset) -> str:
-    if "label" not in dataset.features:
+def _split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
+    names = dataset.features["label"].names if "label" in dataset.features else []
+    if isinstance(dataset, ImageStream):
+        classes = f" of {len(names)} classes" if names else ""
+        return f"{name:<10} {dataset.num_rows:,} images{classes}, {dataset.described(arguments.world_size)}"
+    if not names:
         return f"{name:<10} {dataset.num_rows:,} images"
-    names = dataset.features["label"].names
     counts = np.bincount(np.asarray(dataset["label"][:]), minlength=len(names))
     if len(names) <= MOST_CLASSES_LISTED:
         classes = ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))

@@ -104,8 +104,9 @@ class TrainingImages(torch.utils.data.Dataset):
         dataset: columns `image`, undecoded, and others, which are passed on.
         processor: what resizes and normalises.
         steps: what varies an image first, in order.
-        seed: of the variants.
+        seed: of the order and of the variants.
         strict: stop at an image that cannot be read.
+        repeats: variants of an image that follow one another.
     """
 
     def __init__(
@@ -115,12 +116,19 @@ class TrainingImages(torch.utils.data.Dataset):
         steps: Sequence[Variation] = (),
         seed: int = 0,
         strict: bool = False,
+        repeats: int = 1,
     ):
         self.dataset = dataset
         self.processor = processor
         self.steps = list(steps)
         self.seed = seed
         self.strict = strict
+        self.repeats = repeats
+
+    def batches(self, batch_size: int, num_processes: int = 1, process_index: int = 0) -> Sampler[list]:
+        """What a process loads in an epoch: the arguments of `__getitems__`."""
+        sampler = DrawSampler(len(self), self.seed, self.repeats)
+        return ProcessBatches(sampler, batch_size, num_processes, process_index)
 
     def __len__(self) -> int:
         return self.dataset.num_rows
@@ -129,7 +137,10 @@ class TrainingImages(torch.utils.data.Dataset):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
-        rows = [self._readable(draw % len(self)) for draw in draws]
+        return self.varied(draws, [self._readable(draw % len(self)) for draw in draws])
+
+    def varied(self, draws: Sequence[int], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Examples of rows whose images are decoded, each varied by the number of its draw."""
         images = [row.pop("image") for row in rows]
         for index, draw in enumerate(draws):
             randomness = random.Random((self.seed << 64) + draw)

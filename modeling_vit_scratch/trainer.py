@@ -34,7 +34,8 @@ from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
 from .run_folder import INCOMPLETE_CHECKPOINT, STATE
-from .sampling import UNREADABLE, DrawSampler, ProcessBatches, TrainingImages, collate, leave_signals
+from .sampling import UNREADABLE, TrainingImages, collate, leave_signals
+from .streaming import StreamError
 
 # The trained weights of a checkpoint whose `model.safetensors` holds their average.
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -47,7 +48,6 @@ class ViTTrainer(Trainer):
         args: with our additions to transformers' arguments.
         train_dataset: draws of images.
         batch_augmentation: what varies a batch on its device.
-        repeats: variants of an image in a batch.
         report: what the person at the terminal is told.
         stop: whether the run was asked to end.
         **options: those of `Trainer`.
@@ -62,14 +62,12 @@ class ViTTrainer(Trainer):
         args: TrainingArguments,
         train_dataset: TrainingImages | MaskedImages,
         batch_augmentation: BatchAugmentation | None,
-        repeats: int = 1,
         report: EpochReport,
         stop: StopSignal,
         **options: Any,
     ):
         super().__init__(args=args, train_dataset=train_dataset, data_collator=default_data_collator, **options)
         self.batch_augmentation = batch_augmentation
-        self.repeats = repeats
         self.report = report
         self.stop = stop
         self.vote = Vote()
@@ -100,8 +98,8 @@ class ViTTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The images of this process, in an order and in variants that depend on the seed and the epoch alone."""
-        sampler = DrawSampler(len(self.train_dataset), self.args.seed, self.repeats)
-        batches = ProcessBatches(sampler, self.args.train_batch_size, self.args.world_size, self.args.process_index)
+        args = self.args
+        batches = self.train_dataset.batches(args.train_batch_size, args.world_size, args.process_index)
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=batches,
@@ -146,6 +144,8 @@ class ViTTrainer(Trainer):
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except BadImageError as error:  # from a worker it comes with the worker's traceback
             raise BadImageError(str(error).strip().rpartition("BadImageError: ")[2]) from error
+        except StreamError as error:
+            raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
         for batch in batches:
             self.report.name_unreadable(batch.pop(UNREADABLE, []))

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .arguments import Arguments, DataArguments, ModelArguments, TrainingArguments, parse_overrides
-from .augmentation import preprocessing, variations
+from .augmentation import Variation, preprocessing, variations
 from .batch_augmentation import BatchAugmentation
 from .configuration_vit_scratch import ViTScratchConfig
 from .data import load_images, with_splits
@@ -35,7 +35,7 @@ from .losses import ClassificationLoss, class_weights
 from .metrics import compute_metrics
 from .prediction import check_checkpoint, loading
 from .presets import preset_path
-from .recipes import recipe_of
+from .recipes import AnyArguments, recipe_of
 from .report import EpochReport, SplitResults, clock, plan, results_lines
 from .run_folder import (
     PICTURE,
@@ -47,6 +47,7 @@ from .run_folder import (
     write_checkpoint,
 )
 from .sampling import TrainingImages
+from .streaming import ImageStream, StreamedImages, stream_images
 from .trainer import ViTTrainer
 from .training_card import FinishedRun
 
@@ -94,11 +95,15 @@ def train(arguments: Arguments) -> dict[str, float]:
     seconds = time.monotonic() - began
     adapter = merge(adapted) if adapted else {}
     run = finished_run(trainer, model, processor, splits, recipe, seconds, adapter, resumed=checkpoint is not None)
-    last_split = list(splits.values())[-1]
     trainer.end_workers()
-    write_checkpoint(trainer, run, sample=last_split[0]["image"])
+    write_checkpoint(trainer, run, sample=first_image(splits))
     say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
     return run.metrics
+
+
+def first_image(splits: DatasetDict) -> Any:
+    """An image of the last split, of those that the model was least chosen by."""
+    return next(iter(list(splits.values())[-1]))["image"]
 
 
 def say(arguments: TrainingArguments, lines: list[str]) -> None:
@@ -122,17 +127,46 @@ def _closing(run: FinishedRun, output: str) -> list[str]:
 
 def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
     """The splits that the arguments ask for, every image checked, and a line for each image that was left out."""
-    splits = load_images(
-        data.data,
-        config_name=data.data_config_name,
-        image_column_name=data.image_column_name,
-        label_column_name=data.label_column_name,
-    )
+    where: dict[str, Any] = {
+        "config_name": data.data_config_name,
+        "image_column_name": data.image_column_name,
+        "label_column_name": data.label_column_name,
+    }
+    if data.streaming:
+        return with_stream(*stream_images(data.data, **where, buffer_size=data.shuffle_buffer_size), data)
+    splits = load_images(data.data, **where)
     splits = with_splits(
         splits, validation_share=data.train_val_split, test_share=data.train_test_split, seed=data.split_seed
     )
     splits, left_out = without_bad_images(splits, strict=data.strict_images)
     return splits, [f"left out   {sentence}" for sentence in left_out]
+
+
+def with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments) -> tuple[DatasetDict, list[str]]:
+    """What `load_splits` returns, of a train split that is streamed: its images are checked when they come."""
+    others, left_out = without_bad_images(others, strict=data.strict_images)
+    news = [f"left out   {sentence}" for sentence in left_out]
+    if "validation" not in others:
+        news.append("validation none: a stream is not divided, and the data has no validation split")
+    splits: Any = {"train": stream, **others}
+    return splits, news
+
+
+def training_images(
+    train_split: Any, processor: BaseImageProcessor, steps: list[Variation], arguments: AnyArguments
+) -> TrainingImages:
+    """The images that are trained on, in memory's reach or streamed, varied by these steps.
+
+    Raises:
+        ValueError: if variants of an image are to be in a batch of a stream.
+    """
+    seed, strict = arguments.training.seed, arguments.data.strict_images
+    repeats = arguments.augmentation.repeated_augmentation
+    if not isinstance(train_split, ImageStream):
+        return TrainingImages(train_split, processor, steps, seed, strict, repeats)
+    if repeats > 1:
+        raise ValueError("repeated_augmentation is not for images that are streamed: leave it out.")
+    return StreamedImages(train_split, processor, steps, seed, strict)
 
 
 def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
@@ -305,11 +339,8 @@ def build_trainer(
     trainer = ViTTrainer(
         model=model,
         args=training,
-        train_dataset=TrainingImages(
-            train_split, processor, list(vary.values()), seed=training.seed, strict=arguments.data.strict_images
-        ),
+        train_dataset=training_images(train_split, processor, list(vary.values()), arguments),
         batch_augmentation=on_batches,
-        repeats=augmentation.repeated_augmentation,
         report=EpochReport(train_split.num_rows),
         stop=stop,
         eval_dataset={} if validation is None else {"validation": validation.with_transform(preprocessing(processor))},
@@ -333,7 +364,8 @@ def classification_loss(training: TrainingArguments, data: DataArguments, train_
     """The loss with the smoothing and the class weights that the arguments ask for."""
     weights = None
     if data.class_weights is not None:
-        labels = np.asarray(train_split["label"][:])
+        streamed = isinstance(train_split, ImageStream)  # whose labels are not counted
+        labels = np.zeros(0, dtype=int) if streamed else np.asarray(train_split["label"][:])
         weights = class_weights(data.class_weights, train_split.features["label"].names, labels)
     return ClassificationLoss(training.label_smoothing_factor, weights)
 
