@@ -79,7 +79,8 @@ def undecoded(dataset: AnyDataset, new_names: dict[str, str], source: str) -> An
     if image not in dataset.features:
         raise ValueError(f"{source} lacks the column {image!r} of the train split.")
     dataset = dataset.cast_column(image, ImageFeature(decode=False))  # under a new name, streamed files lose theirs
-    return dataset.select_columns(list(new_names)).rename_columns(new_names)
+    changed = {old: new for old, new in new_names.items() if old != new}
+    return dataset.select_columns(list(new_names)).rename_columns(changed)
 
 
 def image_column(features: Features, given: str | None, source: str) -> str:

@@ -104,11 +104,11 @@ class ImageStream:
             stream = stream.shard(num_processes, process_index, contiguous=False)
         stream = stream.shuffle(seed=seed, buffer_size=self.buffer_size)
         stream.set_epoch(epoch)
-        rows = iter(stream)
+        rows: Iterator[Row] = iter(stream)
+        if not whole:
+            rows = islice(rows, process_index, None, num_processes)
         try:
-            yield from (
-                self._labelled(row) for row in (rows if whole else islice(rows, process_index, None, num_processes))
-            )
+            yield from map(self._labelled, rows)
         except StreamError:
             raise
         except Exception as error:  # each format and each network has its own
@@ -296,13 +296,15 @@ def _is_hub_dataset(source: str) -> bool:
 def _hub_shards(name: str, config_name: str | None) -> _Shards:
     try:
         builder = load_dataset_builder(name, config_name)
-        files = {split: [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
-        splits = {split.lower(): found for split, found in files.items()}
-        if len(splits) == 1:
-            splits = {"train": next(iter(splits.values()))}
+        files = {str(split): list(map(str, found)) for split, found in (builder.config.data_files or {}).items()}
+        originals = by_split({split.lower(): split for split in files})
+        if len(files) == 1:
+            originals = {"train": next(iter(files))}
+        if "train" not in originals:
+            raise ValueError(f"{name} has no train split to stream, only {listed(files) or 'a script'}.")
+        splits = {split: files[original] for split, original in originals.items()}
         format = _format([file for found in splits.values() for file in found], name)
-        original = next((split for split in files if files[split] == by_split(splits).get("train")), "train")
-        return _Shards(format, by_split(splits), builder.as_streaming_dataset(split=original))
+        return _Shards(format, splits, builder.as_streaming_dataset(split=originals["train"]))
     except ValueError:
         raise
     except Exception as error:
