@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -192,6 +192,10 @@ class ViTTrainer(Trainer):
             Path(str(self.args.output_dir)).glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1])
         )
         return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The model's count: that of `Trainer` takes each pixel for a token."""
+        return cast(Any, self.model).floating_point_ops(inputs)
 
     # --- Learning rates and averages ---------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ CIFAR10 is the id of a Hub dataset or a pattern of parquet files, whose classes 
 chosen with `--choose`, which validates on a fifth of the train split; without it the whole train split is trained on,
 and the curves are those of the test split, of which nothing is chosen.
 
-A run's length is a number of steps: that of transformers' side is what the given minutes have room for, by the seconds
-per step that `time` measured; ours is the given share of it. So other work on the machine lengthens the runs, but
-changes no result.
+A run's length is a number of steps: on transformers' side as many as the given minutes have room for, by the seconds
+per step that `time` measured; on ours as the recipe says. So other work on the machine lengthens the runs, but changes
+no result.
 """
 
 import argparse
@@ -53,11 +53,10 @@ def main() -> None:
     parser.add_argument("what", choices=("time", "train", "draw"))
     parser.add_argument("--data", help="Hub dataset, or pattern of parquet files")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare-training"))
-    parser.add_argument("--recipe", default="image-folder", help="of our side")
+    parser.add_argument("--recipe", default="cats-vs-dogs-from-scratch", help="of our side")
     parser.add_argument("--sides", nargs="+", choices=("ours", "transformers"), default=["transformers", "ours"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=20.0, help="of transformers' side")
-    parser.add_argument("--share", type=float, default=0.5, help="of these, for our side")
     parser.add_argument("--learning_rate", type=float, default=3e-4, help="of transformers' side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10, help="of `time`")
@@ -89,19 +88,27 @@ def splits_of(options: argparse.Namespace) -> DatasetDict:
     return DatasetDict(train=splits["train"], validation=splits["test"])
 
 
-def our_arguments(options: argparse.Namespace, output: Path, seed: int, steps: int) -> Arguments:
+def our_arguments(options: argparse.Namespace, output: Path, seed: int) -> Arguments:
     flags = {
         "data": write_parquet(options),
         "output_dir": output,
         "seed": seed,
-        "max_steps": steps,
         "eval_strategy": "steps",
-        "eval_steps": max(1, steps // EVALUATIONS),
         "train_val_split": 0,
+        "train_test_split": 0,
         "load_best_model_at_end": False,  # the curve's last point is the result: nothing is chosen by it
         "report_to": "none",
     }
-    return parse_recipe(options.recipe, [*(f"--{name}={value}" for name, value in flags.items()), *options.flags])
+    recipe = partial(parse_recipe, options.recipe)
+    given = [*(f"--{name}={value}" for name, value in flags.items()), *options.flags]
+    return recipe([*given, f"--eval_steps={max(1, our_steps(options, recipe(given)) // EVALUATIONS)}"])
+
+
+def our_steps(options: argparse.Namespace, arguments: Arguments) -> int:
+    if arguments.training.max_steps > 0:
+        return arguments.training.max_steps
+    rows = load_images(str(write_parquet(options)))["train"].num_rows
+    return round(arguments.training.num_train_epochs * -(-rows // arguments.training.train_batch_size))
 
 
 def write_parquet(options: argparse.Namespace) -> Path:
@@ -178,7 +185,7 @@ def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 def time_steps(options: argparse.Namespace) -> None:
     """Time steps of both sides, with what each does to its images, in interleaved rounds."""
-    arguments = our_arguments(options, options.output / "time-ours", 0, 1000)
+    arguments = our_arguments(options, options.output / "time-ours", 0)
     peer, _ = transformers_trainer(options, arguments, options.output / "time-transformers", 0, 1000)
     splits = load_images(str(write_parquet(options)))
     model, processor, _ = build_model(arguments.model, list(CLASSES))
@@ -226,14 +233,13 @@ def train_both(options: argparse.Namespace) -> None:
     """Train both sides with every seed; a run that is there already is not repeated."""
     seconds = json.loads((options.output / "seconds.json").read_text())
     peer_steps = int(60 * options.minutes / seconds["transformers"])
-    our_steps = int(60 * options.minutes * options.share / seconds["ours"])
     for seed, side in itertools.product(options.seeds, options.sides):
         output = options.output / f"{side}-{seed}"
         if (output / "curve.json").exists():
             continue
         print(f"{side}, seed {seed} …", flush=True)
-        steps = our_steps if side == "ours" else peer_steps
-        arguments = our_arguments(options, output, seed, our_steps)
+        arguments = our_arguments(options, output, seed)
+        steps = our_steps(options, arguments) if side == "ours" else peer_steps
         if side == "ours":
             train(arguments)
             state = json.loads((output / "trainer_state.json").read_text())

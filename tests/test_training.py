@@ -156,6 +156,14 @@ def test_the_history_is_kept(digits_run):
     assert not any("test" in key for entry in state["log_history"] for key in entry)
 
 
+def test_the_operations_of_the_run_are_those_of_its_images(digits_run):
+    folder, _ = digits_run
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    images = 4 * 1221  # four epochs
+    assert state["total_flos"] == model.floating_point_ops({"pixel_values": torch.empty(images, 3, 8, 8)})
+
+
 def test_picture_and_sample_are_images(digits_run):
     folder, _ = digits_run
     assert read_image(folder / "training.png").size == (1500, 1000)
