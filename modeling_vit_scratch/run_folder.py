@@ -5,12 +5,15 @@ import json
 import os
 import shutil
 import tempfile
+import time
+import uuid
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer
 
 from .arguments import TrainingArguments
@@ -27,6 +30,8 @@ RECIPE = "recipe.yaml"
 SAMPLE = "sample.png"
 SAMPLE_SIZE = (512, 512)
 STATE = "trainer_state.json"  # transformers' name
+# Seconds after which a network file system shows to one machine what another one wrote.
+SLOWEST_DISK = 60.0
 # What a run may leave in its folder; anything else there is not ours to delete.
 RUN_FILES = (
     "README.md",
@@ -157,7 +162,7 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> No
     names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
     if not names:
         return
-    is_run = {RECIPE, STATE} <= set(names) or any(fnmatch(name, "checkpoint-*") or name == INCOMPLETE for name in names)
+    is_run = {RECIPE, STATE} <= set(names) or any(name.startswith(("checkpoint-", INCOMPLETE)) for name in names)
     if not is_run and _begun(output) is None:
         raise ValueError(f"the output folder {output} is not empty: choose another --output_dir.")
     if not arguments.overwrite_output_dir:
@@ -182,17 +187,45 @@ def claim_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, ke
         arguments: with the output folder, which `check_output_dir` let through in every process.
         recipe: the settings of this run.
         keep: leave the checkpoints that are there, to go on from them.
+
+    Raises:
+        ValueError: if the processes are on machines that do not see the same folder.
     """
     output = Path(arguments.output_dir or "")
     arguments.distributed_state.wait_for_everyone()
+    _check_shared(arguments)
     if arguments.process_index == 0:
-        output.mkdir(parents=True, exist_ok=True)
         for path in output.iterdir():
             if not keep or path.name.startswith(INCOMPLETE):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         write_recipe(recipe, output / INCOMPLETE)
         os.replace(output / INCOMPLETE, output / RECIPE)
     arguments.distributed_state.wait_for_everyone()
+
+
+def _check_shared(arguments: TrainingArguments) -> None:
+    """Make the output folder in process 0, and see whether it is there for all: checkpoints are written by some.
+
+    Raises:
+        ValueError: in all processes, if it is not.
+    """
+    output = Path(arguments.output_dir or "")
+    (name,) = broadcast_object_list([f"{INCOMPLETE_CHECKPOINT}-{uuid.uuid4()}"])
+    if arguments.process_index == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / name).touch()
+    arguments.distributed_state.wait_for_everyone()
+    patience = time.monotonic() + SLOWEST_DISK
+    while not (output / name).exists() and time.monotonic() < patience:
+        time.sleep(0.1)
+    seen = gather_object([(output / name).exists()])
+    if arguments.process_index == 0:
+        (output / name).unlink()
+    if not all(seen):
+        raise ValueError(
+            f"the output folder {output} is not one and the same on all machines: choose an --output_dir on a disk "
+            "that they share."
+        )
 
 
 def write_recipe(recipe: dict[str, Any], path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Sequence
@@ -118,6 +119,20 @@ def _run_alone(arguments: list[str], before: str, out: str, err: str) -> None:
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  # to the end
     exec(before, {})
     sys.exit(main(arguments))
+
+
+def free_port() -> int:
+    """A port that is free now, for processes to find each other at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def joining(rank: int, port: int) -> str:
+    """Code that makes a process one of two that work together, as `torchrun` does; they find each other at `port`."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    environment = {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in place.items()}
+    return f"import os, torch; os.environ |= {environment}; torch.set_num_threads(1)"
 
 
 def refused(*arguments: object) -> str:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from runs import RUN, SMALL, contents, named_numbers, same_weights, vit_scratch, weights
+from runs import RUN, SMALL, Run, contents, free_port, joining, named_numbers, same_weights, vit_scratch, weights
+from torch.distributed.run import get_args_parser
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
@@ -56,10 +56,7 @@ def launch(launcher, output, port, timeout=240):
 
 @pytest.fixture
 def port():
-    """A port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 @pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
@@ -99,18 +96,66 @@ def test_a_mistake_ends_all_processes(digits_run, port):
     assert contents(folder) == before
 
 
+# Several machines
+
+
+def test_two_machines_do_one_job(tmp_path, port):
+    file = ROOT / "configuration" / "accelerate" / "multi-node.yaml"
+    machines = []
+    for rank in range(2):
+        command = [BIN / "accelerate", "launch", "--config_file", file, "--num_processes=2", "--mixed_precision=no"]
+        command += [f"--machine_rank={rank}", "--main_process_ip=127.0.0.1", f"--main_process_port={port}"]
+        command += [ROOT / "scripts" / "train.py", *FLAGS, "--max_steps=2", f"--output_dir={tmp_path / 'run'}"]
+        machines.append(
+            subprocess.Popen(
+                list(map(str, [*command, "--use_cpu"])),
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    results = [machine.communicate(timeout=240) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], results
+    # The first one prints, and they leave one folder.
+    assert "cpu:0 x 2 processes" in results[0][0]
+    assert results[1][0] == ""
+    assert {path.name for path in (tmp_path / "run").iterdir() if path.is_file()} == RUN
+    assert "2 x 1" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_machines_that_do_not_share_the_output_folder_are_told_so(tmp_path, port):
+    before = "from modeling_vit_scratch import run_folder; run_folder.SLOWEST_DISK = 0"
+    runs = [
+        Run(
+            ["train", *FLAGS, "--use_cpu", f"--output_dir={tmp_path / f'disk-{rank}'}"],
+            tmp_path,
+            f"{joining(rank, port)}\n{before}",
+        )
+        for rank in range(2)
+    ]
+    for rank, result in enumerate(run.end() for run in runs):
+        assert result.status == 2
+        assert result.err == (
+            f"vit-scratch train: the output folder {tmp_path}/disk-{rank} is not one and the same on all "
+            "machines: choose an --output_dir on a disk that they share.\n"
+        )
+    assert not list((tmp_path / "disk-0").iterdir())
+
+
 # Launch files
 
 
 def test_there_are_files_for_the_usual_machines():
-    assert [path.stem for path in LAUNCH_FILES] == ["cpu-2-processes", "fsdp", "multi-gpu", "single-gpu"]
+    names = ["cpu-2-processes", "fsdp", "multi-gpu", "multi-node", "single-gpu"]
+    assert [path.stem for path in LAUNCH_FILES] == names
 
 
-def command_of(path: Path) -> list[str]:
-    """The command that stands in the comment at the top of a launch file."""
+def commands_of(path: Path, program: str) -> list[list[str]]:
+    """The commands of a program that stand in the comment at the top of a launch file."""
     header = path.read_text(encoding="utf-8").partition("\ncompute_environment")[0]
-    (line,) = (line for line in header.splitlines() if line.startswith("#   accelerate launch "))
-    return shlex.split(line.removeprefix("#").strip())
+    lines = (line.removeprefix("#").strip() for line in header.splitlines() if line.startswith("#   "))
+    return [shlex.split(line) for line in lines if line.startswith(program)]
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
@@ -123,19 +168,38 @@ def test_a_launch_file_is_one_for_accelerate(path):
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.stem)
-def test_the_command_in_a_launch_file_is_one_that_works(path):
-    program, verb, *arguments = command_of(path)
-    assert (program, verb) == ("accelerate", "launch")
-    parsed = launch_command_parser().parse_args(arguments)
-    assert (ROOT / parsed.config_file) == ROOT / "configuration" / "accelerate" / path.name
+def test_the_commands_in_a_launch_file_are_some_that_work(path):
+    commands = commands_of(path, "accelerate launch ")
+    assert len(commands) == (2 if path.stem == "multi-node" else 1)
+    for machine, command in enumerate(commands):
+        parsed = launch_command_parser().parse_args(command[2:])
+        assert (ROOT / parsed.config_file) == ROOT / "configuration" / "accelerate" / path.name
+        check_script(parsed)
+        parsed.config_file = str(path)
+        settings, _, _ = _validate_launch_command(parsed)
+        assert settings.use_fsdp is (path.stem == "fsdp")
+        assert settings.multi_gpu is (path.stem in ("cpu-2-processes", "multi-gpu", "multi-node"))
+        if path.stem == "multi-node":
+            assert (settings.machine_rank, settings.main_process_ip) == (machine, "FIRST")
+            assert (settings.num_machines, settings.num_processes, settings.main_process_port) == (2, 16, 29500)
+
+
+def test_torchrun_starts_as_many_on_several_machines():
+    (path,) = (path for path in LAUNCH_FILES if path.stem == "multi-node")
+    ((_, *arguments),) = commands_of(path, "torchrun ")
+    parsed = get_args_parser().parse_args(arguments)
+    check_script(parsed)
+    assert "--bf16" in parsed.training_script_args
+    assert int(parsed.nnodes) * int(parsed.nproc_per_node) == 16
+    assert (parsed.rdzv_backend, parsed.rdzv_endpoint) == ("c10d", "FIRST:29500")
+
+
+def check_script(parsed):
+    """What a launcher is to start is our script, with a recipe and flags that there are."""
     assert (ROOT / parsed.training_script).is_file()
     recipe, *flags = parsed.training_script_args
     assert recipe in recipe_names()
     parse_recipe(recipe, flags)
-    parsed.config_file = str(path)
-    settings, _, _ = _validate_launch_command(parsed)
-    assert settings.use_fsdp is (path.stem == "fsdp")
-    assert settings.multi_gpu is (path.stem in ("cpu-2-processes", "multi-gpu"))
 
 
 def test_fsdp_wraps_the_encoder_blocks():
