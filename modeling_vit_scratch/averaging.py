@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .sharding import reshard, sharded_like, whole
+
 
 class WeightAverage:
     """A moving average of the trained parameters of a model.
@@ -21,6 +23,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float):
+        self.model = model
         self.decay = decay
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -34,6 +37,7 @@ class WeightAverage:
     @torch.no_grad()
     def swap(self) -> None:
         """Put the average into the model, and the weights that are trained in its place; and back."""
+        reshard(self.model)
         for name, weight in self.weights.items():
             trained = weight.detach().clone()
             weight.copy_(self.average[name])
@@ -49,11 +53,11 @@ class WeightAverage:
             self.swap()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average by name; while it is in the model, the weights that are trained."""
-        return dict(self.average)
+        """The average by name, whole in each process; while it is in the model, the weights that are trained."""
+        return {name: whole(average) for name, average in self.average.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what `state_dict` gave."""
         for name, average in self.average.items():
-            average.copy_(state[name])
+            average.copy_(sharded_like(state[name], average))

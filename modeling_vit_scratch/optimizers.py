@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 
+from .sharding import sharded_like, whole
+
 
 def decay_by_layer(optimizer: Optimizer, model: Any, decay: float) -> None:
     """Split the groups of an optimizer by layer, and let each learn at `decay` times the rate of the next one.
@@ -34,18 +36,35 @@ def decay_by_layer(optimizer: Optimizer, model: Any, decay: float) -> None:
 
 
 class _PiecewiseMuon(Muon):
-    """Torch's Muon, on each of the matrices that a parameter is a stack of."""
+    """Torch's Muon, on each of the matrices that a parameter is a stack of.
 
-    def __init__(self, parameters: list[nn.Parameter], pieces: dict[nn.Parameter, int], lr: float, weight_decay: float):
+    What is orthogonal is a whole matrix: parameters that are sharded are gathered for it, one at a time.
+
+    Args:
+        pieces: matrices in each parameter, in order (a parameter that is sharded later is another object then).
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], pieces: list[int], lr: float, weight_decay: float):
         self.pieces = pieces
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
 
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure, no loss
+        (group,) = groups = self.param_groups
+        for parameter, pieces in zip(group["params"], self.pieces, strict=True):
+            self.param_groups = [{**group, "params": [parameter], "pieces": pieces}]
+            super().step()
+            for tensor, gathered in self.gathered:
+                if gathered is not tensor:
+                    tensor.copy_(sharded_like(gathered, tensor))
+        self.param_groups = groups
+
     def _init_group(self, group: Any, *lists: list[Tensor]) -> bool:
-        wholes: tuple[list[Tensor], ...] = ([], [], [])  # parameters, gradients, momenta
-        is_complex = super()._init_group(group, *wholes)
-        for whole in zip(*wholes, strict=True):
-            for tensors, tensor in zip(lists, whole, strict=True):
-                tensors.extend(tensor.chunk(self.pieces[whole[0]]))  # views: what is done to them is done to the whole
+        tensors: tuple[list[Tensor], ...] = ([], [], [])  # the parameter, its gradient and its momentum, if it has them
+        is_complex = super()._init_group(group, *tensors)
+        self.gathered = [(tensor, whole(tensor)) for one in tensors for tensor in one]
+        for matrices, (_, gathered) in zip(lists, self.gathered, strict=False):
+            matrices.extend(gathered.chunk(group["pieces"]))  # views: what is done to them is done to the whole
         return is_complex
 
 
@@ -67,14 +86,14 @@ class MuonForBlocks(Optimizer):
         depths = model.layer_depths()
         last = max(depths.values())
         matrices = {
-            parameter: None
+            parameter: name
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and parameter.ndim == 2 and 0 < depths[name] < last
         }
         for group in others.param_groups:
             group["params"] = [parameter for parameter in group["params"] if parameter not in matrices]
         stacked = model.stacked_matrices()
-        pieces = {parameter: stacked.get(name, 1) for name, parameter in model.named_parameters()}
+        pieces = [stacked.get(name, 1) for name in matrices.values()]
         self.parts = (_PiecewiseMuon(list(matrices), pieces, learning_rate, weight_decay), others)
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
