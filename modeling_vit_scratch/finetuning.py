@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from .arguments import Arguments, ModelArguments
 from .presets import preset_names
+from .sharding import reshard, whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -115,8 +116,10 @@ def merge(adapted: "PeftModel") -> dict[str, bytes]:
     Returns:
         PEFT's files of the adapters and the head, by name, for `PeftModel.from_pretrained`.
     """
+    reshard(adapted)  # the products are to be added to the shards
+    trained = {name: whole(weight).detach() for name, weight in adapted.named_parameters() if weight.requires_grad}
     with tempfile.TemporaryDirectory() as folder:
-        adapted.save_pretrained(folder, save_embedding_layers=False)
+        adapted.save_pretrained(folder, save_embedding_layers=False, state_dict=trained)
         # Its README is a form to fill in; the checkpoint has a card.
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != "README.md"}
     adapted.merge_and_unload()

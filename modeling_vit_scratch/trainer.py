@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, default_data_collator
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
@@ -35,6 +36,7 @@ from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
 from .run_folder import INCOMPLETE_CHECKPOINT, STATE
 from .sampling import UNREADABLE, TrainingImages, collate, leave_signals
+from .sharding import check_checkpoint, check_plugin, keep_origin, local
 from .streaming import StreamError
 
 # The trained weights of a checkpoint whose `model.safetensors` holds their average.
@@ -51,6 +53,9 @@ class ViTTrainer(Trainer):
         report: what the person at the terminal is told.
         stop: whether the run was asked to end.
         **options: those of `Trainer`.
+
+    Raises:
+        ValueError: if the weights are to be sharded in a way that ends without a whole checkpoint.
     """
 
     args: TrainingArguments
@@ -67,6 +72,7 @@ class ViTTrainer(Trainer):
         **options: Any,
     ):
         super().__init__(args=args, train_dataset=train_dataset, data_collator=default_data_collator, **options)
+        check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None))
         self.batch_augmentation = batch_augmentation
         self.report = report
         self.stop = stop
@@ -79,15 +85,20 @@ class ViTTrainer(Trainer):
         self.add_callback(report)
         self.add_callback(_AfterStep(self))
 
-    def train(self, *arguments: Any, **options: Any):
+    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # no bool
         """Train as transformers does.
 
         Raises:
-            ValueError: if the loss is no number, or a checkpoint cannot be written.
+            ValueError: if training cannot go on from the checkpoint, the loss is no number, or a checkpoint cannot be
+                written.
             Interrupted: if the run was asked to end.
         """
+        check_checkpoint(resume_from_checkpoint, self.is_fsdp_enabled)
         try:
-            return super().train(*arguments, **options)
+            with warnings.catch_warnings():
+                # The patches are a view of what the convolution gave, and nothing is done in place to them.
+                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+                return super().train(resume_from_checkpoint, **options)
         except RuntimeError as error:
             # A signal to all processes of a job ends those that load images.
             if self.stop.received is not None and "DataLoader worker" in str(error):
@@ -213,6 +224,7 @@ class ViTTrainer(Trainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        keep_origin(prepared[0])
         if self.args.ema_decay:
             self.average = WeightAverage(self.accelerator.unwrap_model(prepared[0]), self.args.ema_decay)
             if resume_from_checkpoint is not None:
@@ -252,8 +264,9 @@ class ViTTrainer(Trainer):
             ValueError: if it cannot be written, or the weights are no numbers any more; earlier ones stay.
         """
         # A last update may have spoilt them after the last finite loss.
-        weights_finite = all(bool(_local(weight).isfinite().all()) for weight in model.parameters())
-        self._refuse(self.vote.result()[0] or not weights_finite)
+        weights_finite = all(bool(local(weight).isfinite().all()) for weight in model.parameters())
+        all_finite = all(gather_object([weights_finite]))  # a process may have only a part of them
+        self._refuse(self.vote.result()[0] or not all_finite)
         output = Path(str(self.args.output_dir))
         name = f"checkpoint-{self.state.global_step}"
         incomplete = output / f"{INCOMPLETE_CHECKPOINT}-{self.state.global_step}"
@@ -285,8 +298,9 @@ class ViTTrainer(Trainer):
         with nullcontext() if self.average is None else self.average.in_place():
             self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
-            if self.average is not None and self.args.should_save:
-                save_file(self.average.state_dict(), self._trained_weights(folder))
+            trained = {} if self.average is None else self.average.state_dict()  # all processes gather it
+            if trained and self.args.should_save:
+                save_file(trained, self._trained_weights(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         if self.state.best_global_step:  # in every process: each loads it at the end
@@ -303,11 +317,6 @@ class ViTTrainer(Trainer):
 
     def _trained_weights(self, folder: str | Path) -> Path:
         return Path(folder) / TRAINED_WEIGHTS
-
-
-def _local(weight: Tensor) -> Tensor:
-    """The part of a sharded parameter that this process has."""
-    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 class _AfterStep(TrainerCallback):

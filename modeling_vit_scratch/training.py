@@ -289,6 +289,10 @@ def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
             output_loading_info=True,
             **start.options,
         )
+    # With FSDP one process makes the new weights, and the others, which get them later, were given no memory for them.
+    without_memory = {name: weight for name, weight in model.state_dict().items() if weight.is_meta}
+    replacements = {name: torch.zeros_like(weight, device="cpu") for name, weight in without_memory.items()}
+    model.load_state_dict(replacements, strict=False, assign=True)
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     body = f"{model.base_model_prefix}."
     wrong = sorted(key for key in absent if key.startswith(body) and not key.removeprefix(body).startswith(OF_ONE_JOB))
