@@ -235,14 +235,21 @@ class ViTTrainer(Trainer):
         return prepared
 
     def evaluation_loop(self, *arguments: Any, **options: Any):
-        """Evaluate the average of the weights, if there is one."""
+        """Evaluate the average of the weights, if there is one; the loss of a classifier is the mean of all images."""
         if self.is_in_train:
             self._refuse(self.vote.result()[0])  # rather than score what is no number
         # The randomness of training is left as it was, whether workers were started here or before.
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with averaged, torch.random.fork_rng(devices):
-            return super().evaluation_loop(*arguments, **options)
+            output = super().evaluation_loop(*arguments, **options)
+        if self.compute_loss_func is not None:
+            # Transformers' is the mean of the batches, and those of several processes are filled up with images again.
+            logits, labels = map(torch.from_numpy, (output.predictions, output.label_ids))
+            metrics: Any = output.metrics
+            (name,) = (name for name in metrics if name.endswith("_loss"))
+            metrics[name] = self.compute_loss_func({"logits": logits}, labels).item()
+        return output
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

@@ -238,6 +238,7 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
         "--logging_steps=1",
         "--label_smoothing_factor=0.1",
         "--class_weights=auto",
+        "--per_device_eval_batch_size=50",  # the last batch of several processes is filled up
         "--report_to=none",
     )
     ways = {"one": ["--per_device_train_batch_size=100"], "two": ["--per_device_train_batch_size=50"]}
@@ -249,11 +250,14 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
-    losses = {}
+    losses, validated = {}, {}
     for name in ways:
         history = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
         losses[name] = [entry["loss"] for entry in history if "loss" in entry]
+        validated[name] = [entry["eval_validation_loss"] for entry in history if "eval_validation_loss" in entry]
     assert len(losses["one"]) == 26
+    assert len(validated["one"]) == 2
+    assert validated["two"] == pytest.approx(validated["one"], abs=1e-5)
     assert max(losses["one"]) - min(losses["one"]) > 0.1  # it learned
     assert losses["two"] == pytest.approx(losses["one"], abs=1e-4)
     assert losses["accumulating"] == pytest.approx(losses["one"], abs=1e-4)
