@@ -151,8 +151,13 @@ def peak_memory(device: torch.device, reset: bool = False) -> int:
     return 1024 * int(line.split()[1])
 
 
-def measure_step(state: PartialState, preset: str, way: str, precision: str, options: argparse.Namespace) -> dict:
-    """Measure steps of one model in one way: forward, backward, clipping and AdamW, on images that are in memory."""
+def prepare_step(
+    state: PartialState, preset: str, way: str, precision: str, options: argparse.Namespace
+) -> tuple[dict[str, Any], Callable[[], float]]:
+    """One model in one way: what can be counted of its step, and the step, which returns its seconds.
+
+    A step is forward and backward pass, clipping and AdamW, on images that are in memory.
+    """
     device, processes = state.device, state.num_processes
     gc.collect()
     before = peak_memory(device, reset=True)
@@ -172,15 +177,13 @@ def measure_step(state: PartialState, preset: str, way: str, precision: str, opt
     def update() -> None:
         nn.utils.clip_grad_norm_(parallel.parameters(), 1.0)
         optimizer.step()
+        optimizer.zero_grad()
 
     def step() -> float:
-        state.wait_for_everyone()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for_all(state)
         began = time.perf_counter()
         learn()
         update()
-        optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -191,14 +194,7 @@ def measure_step(state: PartialState, preset: str, way: str, precision: str, opt
         learn()
     gradients = sum(size(weight.grad) for weight in parallel.parameters())
     update()
-    optimizer.zero_grad()
-    state.wait_for_everyone()
-    sent_before = psutil.net_io_counters().bytes_sent
-    seconds = [step() for _ in range(options.rounds)]
-    state.wait_for_everyone()
-    wire = (psutil.net_io_counters().bytes_sent - sent_before) / options.rounds / processes
-    tensors = [tensor for slots in optimizer.state.values() for tensor in slots.values()]
-    return {
+    line = {
         "kind": "step",
         "model": preset,
         "way": way,
@@ -206,22 +202,51 @@ def measure_step(state: PartialState, preset: str, way: str, precision: str, opt
         "batch": options.batch,
         "precision": precision,
         "checkpointing": options.activation_checkpointing,
-        "seconds": [statistics.median(seconds), min(seconds), max(seconds)],
-        "rounds": options.rounds,
         "bytes": {
             "parameters": sum(map(size, parallel.parameters())),
             "gradients": gradients,
-            "optimizer": sum(map(size, tensors)),
+            "optimizer": sum(size(tensor) for slots in optimizer.state.values() for tensor in slots.values()),
             "saved": saved.bytes,
             "peak": peak_memory(device) - before,
         },
         "calls": dict(traffic.calls),
         "payload": dict(traffic.payload),
         "expected": expected,
-        # What NCCL sends between the GPUs of a machine, or past the kernel, no interface counts.
-        "wire": round(wire) if device.type == "cpu" and processes > 1 else None,
-        **machine(device),
     }
+    return line, step
+
+
+def wait_for_all(state: PartialState) -> None:
+    """Wait for the other processes, and for what the GPU still has to do."""
+    state.wait_for_everyone()
+    if state.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure_steps(state: PartialState, preset: str, precision: str, options: argparse.Namespace) -> list[dict]:
+    """Measure a model in all ways, in interleaved rounds, so that what else the machine does meets them all."""
+    prepared = [prepare_step(state, preset, way, precision, options) for way in options.ways]
+    seconds: list[list[float]] = [[] for _ in prepared]
+    wire = [0] * len(prepared)
+    for _ in range(options.rounds):
+        for index, (_, step) in enumerate(prepared):
+            wait_for_all(state)
+            before = psutil.net_io_counters().bytes_sent
+            seconds[index].append(step())
+            wait_for_all(state)
+            wire[index] += psutil.net_io_counters().bytes_sent - before
+    # What NCCL sends between the GPUs of a machine, or past the kernel, no interface counts.
+    counted = state.device.type == "cpu" and state.num_processes > 1
+    return [
+        {
+            **line,
+            "seconds": [statistics.median(times), min(times), max(times)],
+            "rounds": options.rounds,
+            "wire": round(total / options.rounds / state.num_processes) if counted else None,
+            **machine(state.device),
+        }
+        for (line, _), times, total in zip(prepared, seconds, wire, strict=True)
+    ]
 
 
 def machine(device: torch.device) -> dict:
@@ -279,23 +304,12 @@ def measure_loading(preset: str, options: argparse.Namespace) -> dict:
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
-def write(line: dict, file: Path) -> None:
-    """Add a measurement to a file, and print it."""
-    print(json.dumps(line), flush=True)
+def write(lines: list[dict], file: Path) -> None:
+    """Add measurements to a file, and print them."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    print(text, end="", flush=True)
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-
-
-def measure_steps(options: argparse.Namespace) -> None:
-    """Measure every model in every precision and way."""
-    state = PartialState(cpu=not torch.cuda.is_available())
-    if state.num_processes == 1 and options.ways != ["one"]:
-        raise SystemExit("ddp and fsdp want several processes: torchrun --nproc_per_node=2 scripts/measure_scale.py …")
-    for preset, precision, way in itertools.product(options.models, options.precision, options.ways):
-        line = measure_step(state, preset, way, precision, options)
-        if state.is_main_process:
-            write(line, options.output)
-    state.destroy_process_group()
+        stream.write(text)
 
 
 def main() -> None:
@@ -315,11 +329,18 @@ def main() -> None:
         verb.add_argument("--output", type=Path, default=Path("outputs/scale.jsonl"))
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    if options.verb == "step":
-        measure_steps(options)
-    else:
+    if options.verb == "loading":
         for preset in options.models:
-            write(measure_loading(preset, options), options.output)
+            write([measure_loading(preset, options)], options.output)
+        return
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.num_processes == 1 and options.ways != ["one"]:
+        parser.error("ddp and fsdp want several processes: torchrun --nproc_per_node=2 scripts/measure_scale.py …")
+    for preset, precision in itertools.product(options.models, options.precision):
+        lines = measure_steps(state, preset, precision, options)
+        if state.is_main_process:
+            write(lines, options.output)
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

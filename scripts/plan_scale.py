@@ -193,6 +193,7 @@ def draw(options: argparse.Namespace) -> None:
         axes.loglog(options.devices, ideal, color=line.get_color(), linestyle=":")
     axes.set(xlabel="devices", ylabel="hours", title=f"{data}, {epochs} epochs (dotted: without communication)")
     axes.set_xticks(options.devices, list(map(str, options.devices)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(options.picture, dpi=90)
