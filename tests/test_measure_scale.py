@@ -74,7 +74,8 @@ def test_three_processes_send_what_the_formula_says(tmp_path):
         assert sizes["optimizer"] == 2 * sizes["parameters"] + 4 * STATES
     one, ddp, fsdp = lines[:3]
     assert one["payload"] == {}
-    assert lines[3]["bytes"]["saved"] < one["bytes"]["saved"]
+    # Activations are smaller in bf16, but of two images the copies are larger that autocast makes of the weights.
+    assert lines[5]["bytes"]["saved"] < one["bytes"]["saved"] < lines[3]["bytes"]["saved"]
     assert one["bytes"]["saved"] == ddp["bytes"]["saved"] == fsdp["bytes"]["saved"]
     # Five gatherings (four blocks and the rest) forward, five backward, and five sums.
     assert fsdp["calls"] == {"_allgather_base_": 10, "_reduce_scatter_base_": 5}
