@@ -155,7 +155,7 @@ def test_labels_may_be_texts(tmp_path):
     assert sorted(row["label"] for _, row in epoch_of(stream, 3)[0]) == [0, 1, 1]
 
 
-def write_parquet(path: Path, labels: list[int], class_names: list[str] | None = None) -> None:
+def write_parquet(path: Path, labels: list, class_names: list[str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {"image": [row(encoded(noise(seed=n)), f"{n}.png") for n in range(len(labels))], "label": labels}
     if class_names is None:
@@ -273,10 +273,12 @@ def test_one_class_is_refused(tmp_path):
     assert "has the classes 0; a classifier needs two or more" in sentence(write_shards(tmp_path, 3, classes=1))
 
 
-def test_a_label_that_is_no_class_is_an_error_of_the_stream(tmp_path):
-    write_parquet(tmp_path / "a.parquet", [0, 1, -1], ["cat", "dog"])
+@pytest.mark.parametrize(("missing", "class_names"), [(-1, ["cat", "dog"]), (None, None)], ids=["named", "numbered"])
+def test_a_label_that_is_no_class_is_an_error_of_the_stream(tmp_path, missing, class_names):
+    write_parquet(tmp_path / "a.parquet", [0, 1, missing], class_names)
     stream, _ = stream_images(str(tmp_path / "a.parquet"))
-    with pytest.raises(StreamError, match="has an image with the label -1, which is none of the 2 classes"):
+    assert len(stream.features["label"].names) == 2
+    with pytest.raises(StreamError, match=f"has an image with the label {missing}, which is none of the 2 classes"):
         epoch_of(stream, 1)
 
 
