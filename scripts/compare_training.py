@@ -249,6 +249,8 @@ def train_both(options: argparse.Namespace) -> None:
                 if "eval_validation_accuracy" in entry
             ]
             operations = state["total_flos"] / state["global_step"]
+            if arguments.training.muon_learning_rate is not None:
+                operations += muon_operations(build_model(arguments.model, list(CLASSES))[0])
         else:
             trainer, ours = transformers_trainer(options, arguments, output, seed, steps)
             trainer.train(resume_from_checkpoint=any(output.glob("checkpoint-*")))
@@ -264,6 +266,18 @@ def train_both(options: argparse.Namespace) -> None:
         curve["accuracy"] = history
         (output / "curve.json").write_text(json.dumps(curve) + "\n")
         print(f"{side}, seed {seed}: {history[-1][1]:.2%}", flush=True)
+
+
+def muon_operations(model: ViTScratchForImageClassification) -> int:
+    """Those of a step of Muon, which `total_flos` leaves out: five times three products of each matrix (Newton-Schulz)."""
+    depths, stacked = model.layer_depths(), model.stacked_matrices()
+    operations = 0
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and 0 < depths[name] < max(depths.values()):
+            matrices = stacked.get(name, 1)
+            short, long = sorted((weight.shape[0] // matrices, weight.shape[1]))
+            operations += matrices * 5 * (4 * short**2 * long + 2 * short**3)
+    return operations
 
 
 # --- What came out ---------------------------------------------------------------------------------------------------
