@@ -269,7 +269,7 @@ def train_both(options: argparse.Namespace) -> None:
 
 
 def muon_operations(model: ViTScratchForImageClassification) -> int:
-    """Those of a step of Muon, which `total_flos` leaves out: five times three products of each matrix (Newton-Schulz)."""
+    """Those of a step of Muon, which `total_flos` leaves out: for each matrix five times three products."""
     depths, stacked = model.layer_depths(), model.stacked_matrices()
     operations = 0
     for name, weight in model.named_parameters():
