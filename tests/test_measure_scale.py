@@ -102,10 +102,19 @@ def test_saved_tensors_are_counted_once_and_parameters_not():
     layer = nn.Linear(5, 7)
     saved = measure_scale.SavedForBackward()
     with saved.hooks:
-        x = torch.randn(3, 5)
+        x = torch.randn(3, 2, 5, requires_grad=True)  # of three dimensions: the weight is saved as a view of itself
         (layer(x).relu() * layer(x[:2]).sum()).sum()
     # x, whole for both layers; what ReLU gave (for ReLU and the product); the sum.
-    assert saved.bytes == 4 * (15 + 21 + 1)
+    assert saved.bytes == 4 * (30 + 42 + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read in Linux's way")
+def test_the_peak_is_that_since_the_last_reset():
+    device = torch.device("cpu")
+    before = measure_scale.peak_memory(device, reset=True)
+    torch.ones(50_000_000)  # 200 MB, and gone again
+    assert 195e6 < measure_scale.peak_memory(device) - before < 220e6
+    assert measure_scale.peak_memory(device, reset=True) - before < 20e6
 
 
 def test_the_formula_by_hand():
