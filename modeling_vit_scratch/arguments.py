@@ -370,6 +370,11 @@ class TrainingArguments(transformers.TrainingArguments):
             self.logging_strategy, self.logging_steps = ("steps", steps) if by_steps else ("epoch", self.logging_steps)
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False  # nothing says which is best
+        if self.load_best_model_at_end and self.save_strategy not in (self.eval_strategy, "best"):
+            raise ValueError(
+                f"save_strategy {self.save_strategy} and eval_strategy {self.eval_strategy} must be the same to end "
+                "with the best checkpoint: give both alike, or --load_best_model_at_end false."
+            )
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
 

@@ -246,8 +246,15 @@ def _tables(source: str, config_name: str | None) -> dict[str, Dataset]:
 
 
 def files_of_many_images(folder: Path) -> list[str]:
-    """The parquet files of a folder, or else its WebDataset shards."""
-    found = (sorted(str(file) for file in folder.glob(f"*{suffix}")) for suffix in FORMATS)
+    """The parquet files of a folder, or its WebDataset shards.
+
+    Raises:
+        ValueError: if it has both.
+    """
+    found = [sorted(str(file) for file in folder.glob(f"*{suffix}")) for suffix in FORMATS]
+    if all(found):
+        patterns = " or ".join(str(folder / f"*{suffix}") for suffix in FORMATS)
+        raise ValueError(f"{folder} holds parquet files and WebDataset shards: give one kind of them, {patterns}.")
     return next((files for files in found if files), [])
 
 
@@ -307,6 +314,8 @@ def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
     neighbours = [path.name for path in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.75)
     nothing = f"there is no folder or file {name}" + (f" (did you mean {path.parent / close[0]}?)" if close else "")
+    if "://" in name:
+        raise ValueError(f"{name} is a URL, which only training with --streaming true reads: download it first.")
     if not is_hub_id(name):
         raise ValueError(f"{nothing}.")
     try:

@@ -148,6 +148,8 @@ def with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments) -
     news = [f"left out   {sentence}" for sentence in left_out]
     if "validation" not in others:
         news.append("validation none: a stream is not divided, and the data has no validation split")
+    if data.train_test_split and "test" not in others:
+        news.append("test       none: a stream is not divided, and the data has no test split")
     splits: Any = {"train": stream, **others}
     return splits, news
 

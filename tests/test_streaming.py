@@ -257,6 +257,20 @@ def test_what_is_no_shard_is_refused(tmp_path):
     assert "cannot be streamed: it takes parquet files or WebDataset shards" in sentence(tmp_path / "cat" / "1.png")
 
 
+def test_a_folder_of_both_kinds_is_refused(tmp_path):
+    write_shards(tmp_path, 3)
+    write_parquet(tmp_path / "more.parquet", [0, 1])
+    said = f"{tmp_path} holds parquet files and WebDataset shards: give one kind of them, "
+    assert sentence(tmp_path) == f"{said}{tmp_path}/*.parquet or {tmp_path}/*.tar."
+    with pytest.raises(ValueError, match="holds parquet files and WebDataset shards"):
+        load_images(str(tmp_path))
+
+
+def test_a_url_that_is_not_streamed_is_refused():
+    with pytest.raises(ValueError, match="a URL, which only training with --streaming true reads: download it first"):
+        load_images("http://127.0.0.1/train-000.tar")
+
+
 def test_a_broken_shard_is_named_before_anything_is_trained(tmp_path):
     pattern = write_shards(tmp_path, 3, 3)
     (tmp_path / "train-001.tar").write_bytes(b"no archive")

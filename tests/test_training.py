@@ -544,6 +544,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, model, message):
         (("--config_overrides=image_size=9",), "make no model: image_size 9 is not a multiple of patch_size 2"),
         (("--attn_implementation=fast",), 'attn_implementation="fast"` is not supported'),
         (("--attn_implementation=flash_attention_2",), "cannot be loaded: FlashAttention2"),
+        (("--save_strategy=steps", "--save_steps=5"), "save_strategy steps and eval_strategy epoch must be the"),
         (("--metric_for_best_model=accuracy",), "metric_for_best_model must be one of validation_loss, validation_acc"),
         (("--remove_unused_columns",), "remove_unused_columns=True would drop the image column; leave it false."),
         (("--learning_rate=fast",), "argument --learning_rate: invalid float value: 'fast'."),
