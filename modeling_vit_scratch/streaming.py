@@ -75,7 +75,8 @@ class ImageStream:
 
     def described(self, num_processes: int) -> str:
         """How it is read, in a phrase."""
-        how = f"streamed from {len(self.shard_sizes)} shards"
+        shards = len(self.shard_sizes)
+        how = f"streamed from {shards} shard{'s' * (shards > 1)}"
         if num_processes > 1:
             how += (
                 ", each read by one process" if self.has_whole_shards(num_processes) else ", each read by all processes"

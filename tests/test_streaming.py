@@ -331,6 +331,7 @@ def test_an_image_that_cannot_be_read_gives_way_to_one_of_its_batch(tmp_path):
     samples = {f"{n}": {"png": encoded(plain(60 * n)), "cls": b"01"[n % 2 : n % 2 + 1]} for n in range(4)}
     samples["2"]["png"] = b"broken"
     stream, _ = stream_images(str(write_tar(tmp_path / "a.tar", samples)))
+    assert stream.described(1) == "streamed from 1 shard, shuffled among 1,000"
     (batch,) = epoch_of(stream, 4)
     examples = streamed(stream).__getitems__(batch)
     assert [sentence for example in examples for sentence in example[UNREADABLE]] == [
