@@ -104,7 +104,8 @@ def _add_adapters(model: PreTrainedModel, layers: list[str], rank: int, alpha: f
     from peft import LoraConfig, get_peft_model
 
     head = [name for name, module in model.named_children() if module is not model.base_model]
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, modules_to_save=head)  # type: ignore[arg-type]
+    scale: Any = alpha  # PEFT's annotation wants whole numbers, its arithmetic does not
+    config = LoraConfig(r=rank, lora_alpha=scale, target_modules=layers, modules_to_save=head)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # PEFT asks transformers so
         return get_peft_model(model, config)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed
@@ -66,7 +67,7 @@ class Vote:
     """
 
     def __init__(self) -> None:
-        self.pending: tuple[Tensor, object] | None = None
+        self.pending: tuple[Tensor, Any] | None = None
         self.step = 0
 
     def cast(self, step: int, loss: Tensor, stop: int | None) -> None:
@@ -83,6 +84,6 @@ class Vote:
             return False, False
         flags, work = self.pending
         if work is not None:
-            work.wait()  # type: ignore[attr-defined]
+            work.wait()
         failed, stop = flags.tolist()
         return bool(failed), bool(stop)

@@ -85,7 +85,7 @@ class ViTTrainer(Trainer):
         self.add_callback(report)
         self.add_callback(_AfterStep(self))
 
-    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # no bool
+    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # not True
         """Train as transformers does.
 
         Raises:

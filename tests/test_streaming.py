@@ -185,13 +185,19 @@ def test_images_without_labels(tmp_path):
     assert sorted(names(epoch_of(stream, 2))) == [f"{n}.png" for n in range(5)]
 
 
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    """Hands files out, and writes no line for each."""
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture
 def served(tmp_path):
     """A folder that a server on this machine hands out: (the folder, its URL)."""
     folder = tmp_path / "served"
     folder.mkdir()
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    handler = partial(SilentHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
