@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from . import __version__
@@ -69,28 +70,7 @@ def _quiet() -> None:
     huggingface_hub.logging.set_verbosity_error()
 
 
-def _train(argv: list[str]) -> int:
-    arguments = _by_recipe("train", argv)
-    if arguments is not None:
-        from .training import train
-
-        with _stoppable():
-            train(arguments)
-    return 0
-
-
-def _pretrain(argv: list[str]) -> int:
-    arguments = _by_recipe("pretrain", argv)
-    if arguments is not None:
-        from .pretraining import pretrain
-
-        with _stoppable():
-            pretrain(arguments)
-    return 0
-
-
-def _by_recipe(verb: str, argv: list[str]) -> Any:
-    """What a recipe and flags say, or None after printing help."""
+def _by_recipe(argv: list[str], verb: str) -> int:
     from .presets import recipe_names
     from .recipes import RecipeParser, parse_recipe
 
@@ -98,8 +78,19 @@ def _by_recipe(verb: str, argv: list[str]) -> Any:
         if not {"-h", "--help"} & set(argv):
             raise ValueError(f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags.")
         RecipeParser(verb).print_help()
-        return None
-    return parse_recipe(argv[0], argv[1:], verb)
+        return 0
+    arguments = parse_recipe(argv[0], argv[1:], verb)
+    if verb == "train":
+        from .training import train
+
+        run: Callable[[Any], Any] = train
+    else:
+        from .pretraining import pretrain
+
+        run = pretrain
+    with _stoppable():
+        run(arguments)
+    return 0
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -255,8 +246,8 @@ def _positive(text: str) -> int:
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "train": (_train, "train a model by a recipe"),
-    "pretrain": (_pretrain, "train a model on images without labels, to be fine-tuned"),
+    "train": (partial(_by_recipe, verb="train"), "train a model by a recipe"),
+    "pretrain": (partial(_by_recipe, verb="pretrain"), "train a model on images without labels, to be fine-tuned"),
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
     "import": (_import, "load the weights of another library"),

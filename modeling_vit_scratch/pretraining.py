@@ -11,7 +11,7 @@ import shlex
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -67,12 +67,13 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    say(training, [*news, origin, *plan(model, processor, splits, varied, training), ""])
+    say(training, [*news, origin, *plan(trainer, splits, varied), ""])
     claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
-    run = finished_run(trainer, processor, splits, recipe, resumed=checkpoint is not None)
-    run.seconds = time.monotonic() - began
+    metrics = validation_metrics(trainer)
+    more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None}
+    run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
     pictures = paint(trainer, processor)
     trainer.end_workers()
     draw = partial(draw_pretraining, trainer.state.log_history, pictures)
@@ -193,36 +194,17 @@ def build_trainer(
 # --- After training --------------------------------------------------------------------------------------------------
 
 
-def finished_run(
-    trainer: ViTTrainer, processor: BaseImageProcessor, splits: DatasetDict, recipe: dict[str, Any], *, resumed: bool
-) -> FinishedRun:
-    """Measure what was trained, on the validation split, and gather what there is to say of the run."""
-    metrics = {}
-    if "validation" in splits:
-        measured = trainer.evaluation_loop(
-            trainer.get_eval_dataloader("validation"),
-            description="validation",
-            prediction_loss_only=True,
-            metric_key_prefix="validation",
-        ).metrics
-        metrics[METRIC] = measured[METRIC]
-    has_best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
-    model: Any = trainer.model
-    return FinishedRun(
-        name=Path(str(trainer.args.output_dir)).resolve().name,
-        model=model,
-        processor=processor,
-        recipe=recipe,
-        image_counts={name: dataset.num_rows for name, dataset in splits.items()},
-        metrics=metrics,
-        label_names=[],
-        results=None,
-        chosen_by=METRIC if has_best else None,
-        seconds=0,
-        adapter={},
-        resumed=resumed,
-        processes=trainer.args.world_size,
-    )
+def validation_metrics(trainer: ViTTrainer) -> dict[str, float]:
+    """The loss of what was trained, on the validation split, if there is one."""
+    if not trainer.eval_dataset:
+        return {}
+    measured = trainer.evaluation_loop(
+        trainer.get_eval_dataloader("validation"),
+        description="validation",
+        prediction_loss_only=True,
+        metric_key_prefix="validation",
+    ).metrics
+    return {METRIC: cast(dict, measured)[METRIC]}
 
 
 @torch.no_grad()

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, TrainerCallback
-from transformers.image_processing_utils import BaseImageProcessor
+from transformers import TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
 from .arguments import TrainingArguments
@@ -52,38 +51,29 @@ class SplitResults:
         return torch.from_numpy(self.logits).float().softmax(-1).numpy()
 
 
-def plan(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    splits: DatasetDict,
-    varied: list[str],
-    arguments: TrainingArguments,
-) -> list[str]:
+def plan(trainer: Any, splits: DatasetDict, varied: list[str]) -> list[str]:
     """What the run is about to do, a line for each thing that a user may want to stop it for.
 
     Args:
-        model, processor, splits, arguments: of the run.
+        trainer: a `ViTTrainer`.
+        splits: of the run.
         varied: a phrase for each way in which training images are varied.
     """
+    model, arguments = trainer.model, trainer.args
     config = model.config
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    train: Any = splits["train"]
-    if isinstance(train, ImageStream):
-        num_images = max(train.sizes(arguments.world_size)) * arguments.world_size
-    else:
-        num_images = train.num_rows
-    duration = _duration(arguments, num_images, batch)
+    batches = len(trainer.train_dataset.batches(arguments.train_batch_size, arguments.world_size))
     return [
         f"model      {type(model).__name__}: depth {config.num_hidden_layers}, width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
         f"{model.num_parameters():,} parameters, {trained:,} trained",
         f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
-        f"images     {describe(processor)}",
+        f"images     {describe(trainer.processing_class)}",
         f"training   {', '.join(varied) or 'images not varied'}",
         *(_split_line(name, dataset, arguments) for name, dataset in splits.items()),
-        f"schedule   {duration} in batches of {batch}, learning rate {arguments.learning_rate:g} "
+        f"schedule   {_duration(arguments, batches)} in batches of {batch}, learning rate {arguments.learning_rate:g} "
         f"({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
     ]
@@ -94,10 +84,10 @@ def _precision(arguments: TrainingArguments) -> str:
     return "fp32" if arguments.mixed_precision == "no" else f"{arguments.mixed_precision} mixed precision"
 
 
-def _duration(arguments: TrainingArguments, num_images: int, batch: int) -> str:
+def _duration(arguments: TrainingArguments, batches: int) -> str:
     if arguments.max_steps > 0:
         return f"{arguments.max_steps:,} steps"
-    steps = math.ceil(arguments.num_train_epochs * math.ceil(num_images / batch))
+    steps = math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
     return f"{arguments.num_train_epochs:g} epochs, {steps:,} steps"
 
 

@@ -4,7 +4,6 @@
 import os
 import shlex
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,13 +87,14 @@ def train(arguments: Arguments) -> dict[str, float]:
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    say(training, [*news, origin, *tuned, *plan(model, processor, splits, varied, training), ""])
+    say(training, [*news, origin, *tuned, *plan(trainer, splits, varied), ""])
     claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
     adapter = merge(adapted) if adapted else {}
-    run = finished_run(trainer, model, processor, splits, recipe, seconds, adapter, resumed=checkpoint is not None)
+    more = {"model": model, "adapter": adapter, "seconds": seconds, "resumed": checkpoint is not None}
+    run = finished_run(trainer, processor, splits, recipe, **more)
     trainer.end_workers()
     write_checkpoint(trainer, run, sample=first_image(splits))
     say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
@@ -370,8 +370,8 @@ def classification_loss(training: TrainingArguments, data: DataArguments, train_
     """The loss with the smoothing and the class weights that the arguments ask for."""
     weights = None
     if data.class_weights is not None:
-        streamed = isinstance(train_split, ImageStream)  # whose labels are not counted
-        labels = np.zeros(0, dtype=int) if streamed else np.asarray(train_split["label"][:])
+        # Of the labels of a stream, of which "auto" was refused, nobody asks.
+        labels = np.asarray(train_split["label"][:] if data.class_weights == "auto" else [], dtype=int)
         weights = class_weights(data.class_weights, train_split.features["label"].names, labels)
     return ClassificationLoss(training.label_smoothing_factor, weights)
 
@@ -380,15 +380,7 @@ def classification_loss(training: TrainingArguments, data: DataArguments, train_
 
 
 def finished_run(
-    trainer: Trainer,
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    splits: DatasetDict,
-    recipe: dict[str, Any],
-    seconds: float,
-    adapter: dict[str, bytes],
-    *,
-    resumed: bool,
+    trainer: Trainer, processor: BaseImageProcessor, splits: DatasetDict, recipe: dict[str, Any], **more: Any
 ) -> FinishedRun:
     """Measure what was trained, on every split but `train`, and gather what there is to say of the run."""
     label_names = splits["train"].features["label"].names
@@ -398,22 +390,8 @@ def finished_run(
         for name, result in results.items()
         for metric, value in compute_metrics(result.logits, result.labels, len(label_names)).items()
     }
-    has_best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
-    return FinishedRun(
-        name=Path(str(trainer.args.output_dir)).resolve().name,
-        model=model,
-        processor=processor,
-        recipe=recipe,
-        image_counts={name: dataset.num_rows for name, dataset in splits.items()},
-        metrics=metrics,
-        label_names=label_names,
-        results=results.get("test") or results.get("validation"),
-        chosen_by=str(trainer.args.metric_for_best_model).removeprefix("eval_") if has_best else None,
-        seconds=seconds,
-        adapter=adapter,
-        resumed=resumed,
-        processes=trainer.args.world_size,
-    )
+    final = results.get("test") or results.get("validation")
+    return FinishedRun.of(trainer, splits, recipe, metrics, label_names=label_names, results=final, **more)
 
 
 def predict_split(trainer: Trainer, name: str, dataset: Dataset, processor: BaseImageProcessor) -> SplitResults:

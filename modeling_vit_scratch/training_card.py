@@ -2,7 +2,8 @@
 """The card of a trained checkpoint, with the metadata that the Hub reads."""
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .card import architecture, markdown, name_of
@@ -33,13 +34,32 @@ class FinishedRun:
     recipe: dict[str, Any]
     image_counts: dict[str, int]  # by split
     metrics: dict[str, float]  # named by split
-    label_names: list[str]
-    results: SplitResults | None  # of the split that the per-class table is of
     chosen_by: str | None  # the metric that says which checkpoint is best; without one it is the last
-    seconds: float
-    adapter: dict[str, bytes]  # PEFT's files, by name, of a run with LoRA
-    resumed: bool  # `seconds` are those since then
     processes: int
+    seconds: float
+    resumed: bool  # `seconds` are those since then
+    label_names: list[str] = field(default_factory=list)
+    results: SplitResults | None = None  # of the split that the per-class table is of
+    adapter: dict[str, bytes] = field(default_factory=dict)  # PEFT's files, by name, of a run with LoRA
+
+    @classmethod
+    def of(
+        cls, trainer: Trainer, splits: Mapping[str, Any], recipe: dict[str, Any], metrics: dict[str, float], **more: Any
+    ) -> "FinishedRun":
+        """What trainer and splits say of a run, and what `more` does of the fields."""
+        arguments, state = trainer.args, trainer.state
+        has_best = arguments.load_best_model_at_end and state.best_model_checkpoint
+        known: dict[str, Any] = {
+            "name": Path(str(arguments.output_dir)).resolve().name,
+            "model": trainer.model,
+            "processor": trainer.processing_class,
+            "recipe": recipe,
+            "image_counts": {name: dataset.num_rows for name, dataset in splits.items()},
+            "metrics": metrics,
+            "chosen_by": str(arguments.metric_for_best_model).removeprefix("eval_") if has_best else None,
+            "processes": arguments.world_size,
+        }
+        return cls(**(known | more))
 
     @property
     def classifies(self) -> bool:

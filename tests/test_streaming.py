@@ -440,23 +440,24 @@ def test_two_processes_stream_one_run(shards, tmp_path):
     assert all(weight.isfinite().all() for weight in weights(tmp_path / "run").values())
 
 
-def test_images_without_labels_are_streamed_for_pre_training(shards, tmp_path):
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "val"), "validation 9 images"),
+        (("train",), "validation none: a stream is not divided, and the data has no validation split"),
+    ],
+    ids=["validated", "not validated"],
+)
+def test_images_without_labels_are_streamed_for_pre_training(tmp_path, splits, said):
+    for split in splits:
+        write_shards(tmp_path / "shards", 9, split=split)
     flags = ("--model=digits", SMALL[0], "--dataloader_num_workers=0", "--num_train_epochs=1", "--report_to=none")
-    output = f"--output_dir={tmp_path / 'run'}"
-    result = vit_scratch("pretrain", "pretrain-masked", *flags, f"--data={shards}", "--streaming=true", output)
+    where = (f"--data={tmp_path / 'shards'}", "--streaming=true", f"--output_dir={tmp_path / 'run'}")
+    result = vit_scratch("pretrain", "pretrain-masked", *flags, *where)
     assert (result.status, result.err) == (0, "")
-    assert "train      24 images, streamed from 4 shards, shuffled among 1,000" in result.lines
-    assert (tmp_path / "run" / "training.png").is_file()
-
-
-def test_without_a_validation_split_a_run_says_so_and_paints_what_it_learned(tmp_path):
-    pattern = write_shards(tmp_path / "shards", 8)
-    flags = ("--model=digits", SMALL[0], "--dataloader_num_workers=0", "--num_train_epochs=1", "--report_to=none")
-    output = f"--output_dir={tmp_path / 'run'}"
-    result = vit_scratch("pretrain", "pretrain-masked", *flags, f"--data={pattern}", "--streaming=true", output)
-    assert (result.status, result.err) == (0, "")
-    assert "validation none: a stream is not divided, and the data has no validation split" in result.lines
-    assert (tmp_path / "run" / "training.png").is_file()
+    assert "train      9 images, streamed from 1 shard, shuffled among 1,000" in result.lines
+    assert said in result.lines
+    assert (tmp_path / "run" / "training.png").is_file()  # with what it painted, of either split
 
 
 def test_settings_that_need_all_images_at_hand_are_refused(shards, tmp_path):
