@@ -30,7 +30,7 @@ from .layers_vit_scratch import height_width
 from .masking import BlockMasks, MaskedImages, block_pixels
 from .recipes import recipe_of
 from .report import EpochReport, clock, draw_losses, plan, results_lines
-from .run_folder import PICTURE, check_output_dir, claim_output_dir, resume_point, write_checkpoint
+from .run_folder import PICTURE, check_output_dir, claimed_output_dir, resume_point, write_checkpoint
 from .streaming import stream_images
 from .trainer import ViTTrainer
 from .training import first_image, load_weights, normalisation, say, starting_point, training_images, with_stream
@@ -68,16 +68,17 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
     say(training, [*news, origin, *plan(trainer, splits, varied), ""])
-    claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=checkpoint)
-    metrics = validation_metrics(trainer)
-    more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None}
-    run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
-    pictures = paint(trainer, processor)
-    trainer.end_workers()
-    draw = partial(draw_pretraining, trainer.state.log_history, pictures)
-    write_checkpoint(trainer, run, sample=first_image(splits), draw=draw)
+    keep = checkpoint is not None or not training.overwrite_output_dir
+    with claimed_output_dir(training, recipe, keep=keep):
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        metrics = validation_metrics(trainer)
+        more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None}
+        run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
+        pictures = paint(trainer, processor)
+        trainer.end_workers()
+        draw = partial(draw_pretraining, trainer.state.log_history, pictures)
+        write_checkpoint(trainer, run, sample=first_image(splits), draw=draw)
     say(training, ["", *results_lines(None, run.metrics), "", *_closing(run, Path(str(training.output_dir)))])
     return run.metrics
 

@@ -4,10 +4,13 @@
 import json
 import os
 import shutil
+import socket
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,12 @@ from .images import read_image
 from .report import draw_training
 from .training_card import FinishedRun, write_model_card
 
+if sys.platform != "win32":
+    import fcntl
+
 INCOMPLETE = ".incomplete"
 INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
+LOCK = f"{INCOMPLETE}-lock"
 PICTURE = "training.png"
 RECIPE = "recipe.yaml"
 SAMPLE = "sample.png"
@@ -46,6 +53,7 @@ RUN_FILES = (
     ADAPTER,
     INCOMPLETE,
     f"{INCOMPLETE_CHECKPOINT}-*",
+    f"{LOCK}*",
     PICTURE,
     RECIPE,
     SAMPLE,
@@ -159,10 +167,11 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> No
             pass
     except OSError as error:
         raise ValueError(f"the output folder {output} cannot be written: {error.strerror}.") from error
-    names = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    names = {name for name in names if not name.startswith(LOCK)}  # a run may have been killed before all else
     if not names:
         return
-    is_run = {RECIPE, STATE} <= set(names) or any(name.startswith(("checkpoint-", INCOMPLETE)) for name in names)
+    is_run = {RECIPE, STATE} <= names or any(name.startswith(("checkpoint-", INCOMPLETE)) for name in names)
     if not is_run and _begun(output) is None:
         raise ValueError(f"the output folder {output} is not empty: choose another --output_dir.")
     if not arguments.overwrite_output_dir:
@@ -180,8 +189,9 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> No
         )
 
 
-def claim_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> None:
-    """Empty or make the output folder, and note in it which run it belongs to.
+@contextmanager
+def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> Iterator[None]:
+    """Make the output folder or empty it, note in it which run it belongs to, and keep other runs out meanwhile.
 
     Args:
         arguments: with the output folder, which `check_output_dir` let through in every process.
@@ -189,18 +199,56 @@ def claim_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, ke
         keep: leave the checkpoints that are there, to go on from them.
 
     Raises:
-        ValueError: if the processes are on machines that do not see the same folder.
+        ValueError: if the processes are on machines that do not see the same folder, or another run is going on in it.
     """
     output = Path(arguments.output_dir or "")
     arguments.distributed_state.wait_for_everyone()
     _check_shared(arguments)
-    if arguments.process_index == 0:
-        for path in output.iterdir():
-            if not keep or path.name.startswith(INCOMPLETE):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        write_recipe(recipe, output / INCOMPLETE)
-        os.replace(output / INCOMPLETE, output / RECIPE)
-    arguments.distributed_state.wait_for_everyone()
+    with _locked(arguments):
+        if arguments.process_index == 0:
+            for path in output.iterdir():
+                if path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            write_recipe(recipe, output / INCOMPLETE)
+            os.replace(output / INCOMPLETE, output / RECIPE)
+        arguments.distributed_state.wait_for_everyone()
+        yield
+
+
+@contextmanager
+def _locked(arguments: TrainingArguments) -> Iterator[None]:
+    """Hold the lock of the output folder, which the system takes from a process that dies, in process 0.
+
+    It is a lock of POSIX records: those of `flock` would live on in the processes that load images.
+
+    Raises:
+        ValueError: in all processes, if another run holds it.
+    """
+    path, holder = Path(arguments.output_dir or "") / LOCK, ""
+    if sys.platform == "win32" or arguments.process_index > 0:
+        file = None
+    else:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
+        except BlockingIOError:
+            holder = path.read_text(encoding="utf-8") or "another process"
+        except OSError:
+            pass  # a file system without locks
+    (holder,) = broadcast_object_list([holder])
+    if holder:
+        raise ValueError(
+            f"{holder} is training in the output folder {arguments.output_dir}: wait for it, stop it, or choose "
+            "another --output_dir."
+        )
+    try:
+        yield
+    finally:
+        if file is not None:
+            path.unlink(missing_ok=True)
+            file.close()
 
 
 def _check_shared(arguments: TrainingArguments) -> None:
@@ -210,7 +258,7 @@ def _check_shared(arguments: TrainingArguments) -> None:
         ValueError: in all processes, if it is not.
     """
     output = Path(arguments.output_dir or "")
-    (name,) = broadcast_object_list([f"{INCOMPLETE_CHECKPOINT}-{uuid.uuid4()}"])
+    (name,) = broadcast_object_list([f"{LOCK}-{uuid.uuid4()}"])
     if arguments.process_index == 0:
         output.mkdir(parents=True, exist_ok=True)
         (output / name).touch()

@@ -41,7 +41,7 @@ from .run_folder import (
     SAMPLE,
     check_output_dir,
     check_same_labels,
-    claim_output_dir,
+    claimed_output_dir,
     resume_point,
     write_checkpoint,
 )
@@ -88,15 +88,16 @@ def train(arguments: Arguments) -> dict[str, float]:
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
     say(training, [*news, origin, *tuned, *plan(trainer, splits, varied), ""])
-    claim_output_dir(training, recipe, keep=checkpoint is not None or not training.overwrite_output_dir)
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.monotonic() - began
-    adapter = merge(adapted) if adapted else {}
-    more = {"model": model, "adapter": adapter, "seconds": seconds, "resumed": checkpoint is not None}
-    run = finished_run(trainer, processor, splits, recipe, **more)
-    trainer.end_workers()
-    write_checkpoint(trainer, run, sample=first_image(splits))
+    keep = checkpoint is not None or not training.overwrite_output_dir
+    with claimed_output_dir(training, recipe, keep=keep):
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.monotonic() - began
+        adapter = merge(adapted) if adapted else {}
+        more = {"model": model, "adapter": adapter, "seconds": seconds, "resumed": checkpoint is not None}
+        run = finished_run(trainer, processor, splits, recipe, **more)
+        trainer.end_workers()
+        write_checkpoint(trainer, run, sample=first_image(splits))
     say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
     return run.metrics
 

@@ -7,6 +7,7 @@ The runs are processes of their own, and are really killed; what kills them is c
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,39 @@ def test_a_run_with_other_settings_is_not_taken_for_the_interrupted_one(run, tmp
     assert checkpoints(tmp_path / "run") == ["checkpoint-4"]
     result = run("run", "--learning_rate=0.5", "--overwrite_output_dir")
     assert result.out.startswith("new ")
+
+
+def test_two_runs_do_not_share_a_folder(start, run, undisturbed, tmp_path):
+    # The first one halts in its sixth step until someone reads what it has to say.
+    os.mkfifo(tmp_path / "halted")
+    halt = "lambda self, *_: self.state.global_step == 6 and open(HALTED, 'w').close()"
+    first = start("run", before=f"HALTED = '{tmp_path}/halted'\n{KILLING}before(ViTTrainer, 'training_step', {halt})")
+    while not (tmp_path / "run" / "checkpoint-4" / "trainer_state.json").exists():
+        first.process.join(0.02)
+        assert first.process.is_alive()
+    holder = f"process {first.process.pid} on {socket.gethostname()}"
+    for flag in (), ("--overwrite_output_dir",):
+        second = run("run", *flag)
+        assert second.status == 2
+        assert second.err == (
+            f"vit-scratch train: {holder} is training in the output folder {tmp_path}/run: wait for it, stop it, or "
+            "choose another --output_dir.\n"
+        )
+    # Nobody waits for the lock of a dead process, nor for those that loaded its images.
+    os.kill(first.process.pid, signal.SIGKILL)
+    assert first.end().status == -signal.SIGKILL
+    third = run("run")
+    assert (third.status, third.err) == (0, "")
+    assert f"resumed    {tmp_path}/run/checkpoint-4" in third.out
+    assert same_weights(undisturbed[()], tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_run_that_was_killed_before_all_else_is_begun_again(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".incomplete-lock", ".incomplete-lock-0f"):
+        (tmp_path / "run" / name).write_text("process 1 on elsewhere")
+    assert run("run").status == 0
 
 
 def test_a_finished_run_is_not_gone_on_with(undisturbed, pictures):
