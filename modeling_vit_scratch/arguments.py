@@ -424,9 +424,6 @@ class PretrainingArguments(NamedTuple):
     training: UnlabelledTrainingArguments
 
 
-ARGUMENT_CLASSES: list[Any] = list(Arguments.__annotations__.values())
-
-
 class RecipeLoader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, as in YAML 1.2 and everywhere else."""
 

@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
         hint = "; the same command goes on from the last checkpoint" if name.endswith("train") else ""
-        print(f"{name}: {str(interrupt) or f'interrupted{hint}.'}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all processes of a run stop together
+            print(f"{name}: {str(interrupt) or f'interrupted{hint}.'}", file=sys.stderr)
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 

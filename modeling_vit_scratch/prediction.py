@@ -59,7 +59,7 @@ def load_checkpoint(
     if lacking:
         raise ValueError(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
-            f"among them {lacking[0]}."
+            f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
         )
     return model.eval(), processor, [model.config.id2label[index] for index in range(model.config.num_labels)]
 

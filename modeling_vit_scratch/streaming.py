@@ -33,6 +33,8 @@ from .data import FORMATS, by_split, files_by_split, files_of_many_images, is_hu
 from .images import BadImageError, read_image
 from .sampling import UNREADABLE, TrainingImages
 
+# Where `datasets` says which tar file an image is of.
+SHARD = "__url__"
 # Shards that are counted at once: it is mostly waiting.
 COUNTED_TOGETHER = 16
 # Shards are shared out whole, unless a process then had so many times the images of another one.
@@ -109,7 +111,7 @@ class ImageStream:
         if not whole:
             rows = islice(rows, process_index, None, num_processes)
         try:
-            yield from map(self._labelled, rows)
+            yield from (self._labelled(_named(row)) for row in rows)
         except StreamError:
             raise
         except Exception as error:  # each format and each network has its own
@@ -125,6 +127,14 @@ class ImageStream:
                 "classes."
             )
         return {**row, "label": label}
+
+
+def _named(row: Row) -> Row:
+    """The row, with the shard in the name of its image: there may be thousands, with the same names in each."""
+    shard = row.pop(SHARD, None)
+    if shard is not None:
+        row["image"] = {**row["image"], "path": f"{row['image']['path']} of {PurePosixPath(shard).name}"}
+    return row
 
 
 class StreamBatches(Sampler[list[tuple[int, Row]]]):
@@ -207,7 +217,7 @@ class StreamedImages(TrainingImages):
                 found.append({**row, "image": read_image(row["image"]), UNREADABLE: []})
             except BadImageError as error:
                 if self.strict:
-                    raise
+                    raise BadImageError(f"{error} Repair or delete it, or leave out --strict_images.") from error
                 unreadable.append(str(error))
                 found.append(None)
         readable = [row for row in found if row is not None]
@@ -263,15 +273,18 @@ def stream_images(
         for split, files in shards.files.items()
         if split != "train"
     }
-    names = {image: "image"} if label is None else {image: "image", label: "label"}
+    names = {image: "image"}
+    if label is not None:
+        names[label] = "label"
+    if SHARD in features:
+        names[SHARD] = SHARD
     stream = partial(
         ImageStream, source, undecoded(rows, names, f"the train split of {source}"), sizes, buffer_size=buffer_size
     )
+    image_only = Features({"image": ImageFeature(decode=False)})
     if label is None:
         others.pop("test", None)
-        return stream(labels=None, features=Features({"image": ImageFeature(decode=False)})), only_images(
-            others, source, image
-        )
+        return stream(labels=None, features=image_only), only_images(others, source, image)
     if isinstance(features[label], ClassLabel):
         class_names = list(features[label].names)
         labels: dict[Any, int] = {index: index for index in range(len(class_names))}
@@ -280,7 +293,7 @@ def stream_images(
         class_names, labels = [str(value) for value in values], {value: index for index, value in enumerate(values)}
     if len(class_names) < 2:
         raise ValueError(f"{source} has the classes {listed(class_names)}; a classifier needs two or more.")
-    columns = Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=class_names)})
+    columns = Features({**image_only, "label": ClassLabel(names=class_names)})
     return stream(labels=labels, features=columns), DatasetDict(with_labels(others, image, label, class_names, source))
 
 
@@ -328,7 +341,8 @@ def _found_shards(source: str) -> _Shards:
     try:
         train = load_dataset(format, data_files=_literally(splits["train"]), streaming=True, split="train")
     except Exception as error:
-        raise ValueError(f"{source} could not be read as {format}: {reason_of(error)}") from error
+        first = splits["train"][0]
+        raise ValueError(f"{first} could not be read as {format}: {reason_of(error).rstrip('.')}.") from error
     return _Shards(format, splits, train)
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, default_data_collator
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -82,6 +83,9 @@ class ViTTrainer(Trainer):
         self.loaders: list[DataLoader] = []
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(Path(str(args.output_dir)) / "runs")  # one, however often it goes on
         self.add_callback(report)
         self.add_callback(_AfterStep(self))
 

@@ -9,7 +9,6 @@ import torch
 
 from modeling_vit_scratch import arguments as arguments_module
 from modeling_vit_scratch.arguments import (
-    ARGUMENT_CLASSES,
     Arguments,
     AugmentationArguments,
     DataArguments,
@@ -19,6 +18,7 @@ from modeling_vit_scratch.arguments import (
     parse_overrides,
     spare_cores,
 )
+from modeling_vit_scratch.recipes import argument_classes
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -27,11 +27,12 @@ NAN, INFINITY = float("nan"), float("inf")
 
 def test_the_arguments_of_a_run_are_those_of_the_four_classes():
     assert list(Arguments._fields) == ["model", "data", "augmentation", "training"]
-    assert [Arguments.__annotations__[name] for name in Arguments._fields] == ARGUMENT_CLASSES
+    assert argument_classes("train") == [ModelArguments, DataArguments, AugmentationArguments, TrainingArguments]
 
 
-def test_a_name_belongs_to_one_class_so_that_it_can_be_a_flag():
-    names = [item.name for cls in ARGUMENT_CLASSES for item in dataclasses.fields(cls)]
+@pytest.mark.parametrize("verb", ["train", "pretrain"])
+def test_a_name_belongs_to_one_class_so_that_it_can_be_a_flag(verb):
+    names = [item.name for cls in argument_classes(verb) for item in dataclasses.fields(cls)]
     assert len(names) == len(set(names))
 
 

@@ -69,8 +69,13 @@ def write_shards(folder: Path, *sizes: int, split: str = "train", classes: int =
     return str(folder / f"{split}-{{000..{len(sizes) - 1:03}}}.tar")
 
 
+def name_of(row: dict) -> str:
+    """The file, without the shard."""
+    return row["image"]["path"].partition(" of ")[0]
+
+
 def names(batches: list) -> list[str]:
-    return [row["image"]["path"] for batch in batches for _, row in batch]
+    return [name_of(row) for batch in batches for _, row in batch]
 
 
 def epoch_of(stream, batch_size: int, num_processes: int = 1, process_index: int = 0, epoch: int = 0) -> list:
@@ -96,7 +101,7 @@ def test_processes_together_read_every_image_once_in_an_epoch(tmp_path, sizes, n
         assert len({len(batches) for batches in shares}) == 1  # all take the same number of steps
         for batches in shares:
             assert all(1 <= len(batch) <= batch_size for batch in batches)
-        pairs = {(draw, row["image"]["path"]) for batches in shares for batch in batches for draw, row in batch}
+        pairs = {(draw, name_of(row)) for batches in shares for batch in batches for draw, row in batch}
         assert sorted(name for _, name in pairs) == [f"train{number:04}.png" for number in range(sum(sizes))]
         draws += [draw for draw, _ in pairs]
         # Where a process has one image too few for the steps it takes its last one again, and no other is repeated.
@@ -143,7 +148,7 @@ def test_labels_are_the_numbers_in_the_shards(tmp_path):
     write_tar(tmp_path / "a.tar", samples)
     stream, others = stream_images(str(tmp_path / "a.tar"))
     assert stream.features["label"].names == ["3", "10"]
-    assert {row["image"]["path"]: row["label"] for _, row in epoch_of(stream, 2)[0]} == {"0.jpg": 1, "1.jpg": 0}
+    assert {name_of(row): row["label"] for _, row in epoch_of(stream, 2)[0]} == {"0.jpg": 1, "1.jpg": 0}
     assert not others
 
 
@@ -283,6 +288,12 @@ def test_a_broken_shard_is_named_before_anything_is_trained(tmp_path):
     assert sentence(pattern).startswith(f"{tmp_path}/train-001.tar could not be read as webdataset: ")
 
 
+def test_a_shard_without_images_is_named_if_it_is_the_first(tmp_path):
+    write_tar(tmp_path / "train-000.tar", {})
+    write_shards(tmp_path, 3, split="training")
+    assert sentence(tmp_path).startswith(f"{tmp_path}/train-000.tar could not be read as webdataset: ")
+
+
 def test_splits_without_train_are_refused(tmp_path):
     write_shards(tmp_path, 2, split="val")
     write_shards(tmp_path, 2, split="test")
@@ -341,13 +352,15 @@ def test_an_image_that_cannot_be_read_gives_way_to_one_of_its_batch(tmp_path):
     (batch,) = epoch_of(stream, 4)
     examples = streamed(stream).__getitems__(batch)
     assert [sentence for example in examples for sentence in example[UNREADABLE]] == [
-        "2.png is empty, or of no known image format."
+        "2.png of a.tar is empty, or of no known image format."
     ]
     assert len(examples) == 4
-    place = [row["image"]["path"] for _, row in batch].index("2.png")
+    place = [name_of(row) for _, row in batch].index("2.png")
     first = next(index for index in range(4) if index != place)
     assert examples[place]["label"] == examples[first]["label"]
-    with pytest.raises(BadImageError, match=r"2\.png is empty"):
+    with pytest.raises(
+        BadImageError, match=r"2\.png of a\.tar is empty.* Repair or delete it, or leave out --strict_images"
+    ):
         streamed(stream, strict=True).__getitems__(batch)
     with pytest.raises(BadImageError, match="none of the 1 images of a batch can be read"):
         streamed(stream).__getitems__([batch[place]])

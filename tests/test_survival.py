@@ -213,6 +213,8 @@ def test_two_runs_do_not_share_a_folder(start, run, undisturbed, tmp_path):
     assert f"resumed    {tmp_path}/run/checkpoint-4" in third.out
     assert same_weights(undisturbed[()], tmp_path / "run")
     assert not list((tmp_path / "run").glob(".*"))
+    # One account for TensorBoard, where it is installed, of the run that was killed and of what went on.
+    assert not any(path.is_dir() for path in (tmp_path / "run").glob("runs/*"))
 
 
 def test_a_run_that_was_killed_before_all_else_is_begun_again(run, tmp_path):
