@@ -133,7 +133,8 @@ def _named(row: Row) -> Row:
     """The row, with the shard in the name of its image: there may be thousands, with the same names in each."""
     shard = row.pop(SHARD, None)
     if shard is not None:
-        row["image"] = {**row["image"], "path": f"{row['image']['path']} of {PurePosixPath(shard).name}"}
+        image = row["image"] or {"bytes": None, "path": "an image"}  # that a label stands without
+        row["image"] = {**image, "path": f"{image['path']} of {PurePosixPath(shard).name}"}
     return row
 
 

@@ -366,6 +366,17 @@ def test_an_image_that_cannot_be_read_gives_way_to_one_of_its_batch(tmp_path):
         streamed(stream).__getitems__([batch[place]])
 
 
+def test_a_label_without_an_image_is_named_too(tmp_path):
+    samples = {f"{n}": {"png": encoded(plain(20 * n)), "cls": b"01"[n % 2 : n % 2 + 1]} for n in range(7)}
+    del samples["6"]["png"]  # `datasets` takes the columns from the first five
+    stream, _ = stream_images(str(write_tar(tmp_path / "a.tar", samples)))
+    examples = streamed(stream).__getitems__(epoch_of(stream, 7)[0])
+    assert [sentence for example in examples for sentence in example[UNREADABLE]] == [
+        "an image of a.tar does not exist."
+    ]
+    assert len(examples) == 7
+
+
 # --- Runs ------------------------------------------------------------------------------------------------------------
 
 FLAGS = ("digits", SMALL[0], "--streaming=true", "--shuffle_buffer_size=8", "--per_device_train_batch_size=4")
