@@ -56,17 +56,18 @@ def _labelled(dataset: Dataset, image: str, label: str, class_names: list[str], 
     return relabelled(undecoded(dataset, {image: "image", label: "label"}, source), class_names, source)
 
 
-def only_images(splits: dict[str, Dataset], source: str, image_column_name: str | None) -> DatasetDict:
-    """Splits of any columns with only the column `image`, undecoded.
+def only_images(splits: dict[str, Dataset], image: str, source: str) -> DatasetDict:
+    """Splits of any columns with only one of them, as `image`, undecoded.
 
     Raises:
-        ValueError: if it is missing, cannot be told from others, or holds something else.
+        ValueError: if a split lacks it.
     """
-    result = {}
-    for split, dataset in splits.items():
-        image_column_name = image_column(dataset.features, image_column_name, source)
-        result[split] = undecoded(dataset, {image_column_name: "image"}, f"the {split} split of {source}")
-    return DatasetDict(result)
+    return DatasetDict(
+        {
+            split: undecoded(dataset, {image: "image"}, f"the {split} split of {source}")
+            for split, dataset in splits.items()
+        }
+    )
 
 
 def undecoded(dataset: AnyDataset, new_names: dict[str, str], source: str) -> AnyDataset:

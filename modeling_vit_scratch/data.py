@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Images from wherever they are: the embedded digits, folders, parquet files, Hub datasets.
+"""Images from wherever they are: the embedded digits, folders, parquet files, WebDataset shards, Hub datasets.
 
 Whatever the source, the result is a `DatasetDict` of `train`, `validation` and `test` (the latter two where there are
 any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`; or without labels the first alone.
@@ -22,7 +22,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from .columns import images_and_labels, listed, only_images
+from .columns import image_column, images_and_labels, listed, only_images
 from .images import images_in, is_hidden
 
 # Other names of the three splits: of folders, in the names of files, in Hub datasets.
@@ -97,7 +97,8 @@ def load_unlabelled(
     elif _is_image_folder(source):
         splits = _folders_of_images(Path(source).expanduser())
     else:
-        splits = only_images(_tables(source, config_name), source, image_column_name)
+        tables = _tables(source, config_name)
+        splits = only_images(tables, image_column(tables["train"].features, image_column_name, source), source)
     splits.pop("test", None)
     return splits
 
@@ -242,7 +243,7 @@ def _tables(source: str, config_name: str | None) -> dict[str, Dataset]:
     """Splits of files of many images or of a Hub dataset, with the columns that they have."""
     path = Path(source).expanduser()
     is_local = path.exists() or glob.has_magic(source)
-    return _named_splits(_files(path) if is_local else _hub_dataset(source, config_name), source)
+    return named_splits(_files(path) if is_local else _hub_dataset(source, config_name), source)
 
 
 def files_of_many_images(folder: Path) -> list[str]:
@@ -330,7 +331,7 @@ def is_hub_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return not name.endswith(".parquet")
+    return not name.endswith(tuple(FORMATS))
 
 
 def reason_of(error: BaseException) -> str:
@@ -340,8 +341,12 @@ def reason_of(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _named_splits(loaded: Mapping[str, Dataset], source: str) -> dict[str, Dataset]:
-    """Splits of a data set under our names; others are left out."""
+def named_splits(loaded: Mapping[str, Found], source: str) -> dict[str, Found]:
+    """Splits of a data set under our names, `train` if there is but one; others are left out.
+
+    Raises:
+        ValueError: if there are several, and none to train on.
+    """
     splits = by_split({name.lower(): dataset for name, dataset in loaded.items()})
     if "train" in splits:
         return splits

@@ -29,7 +29,7 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from .columns import image_column, label_column, listed, only_images, undecoded, with_labels
-from .data import FORMATS, by_split, files_by_split, files_of_many_images, is_hub_id, reason_of
+from .data import FORMATS, files_by_split, files_of_many_images, is_hub_id, named_splits, reason_of
 from .images import BadImageError, read_image
 from .sampling import UNREADABLE, TrainingImages
 
@@ -285,7 +285,7 @@ def stream_images(
     image_only = Features({"image": ImageFeature(decode=False)})
     if label is None:
         others.pop("test", None)
-        return stream(labels=None, features=image_only), only_images(others, source, image)
+        return stream(labels=None, features=image_only), only_images(others, image, source)
     if isinstance(features[label], ClassLabel):
         class_names = list(features[label].names)
         labels: dict[Any, int] = {index: index for index in range(len(class_names))}
@@ -305,18 +305,16 @@ class _Shards(NamedTuple):
 
 
 def _is_hub_dataset(source: str) -> bool:
-    return is_hub_id(source) and not Path(source).expanduser().exists() and not source.endswith(tuple(FORMATS))
+    return is_hub_id(source) and not Path(source).expanduser().exists()
 
 
 def _hub_shards(name: str, config_name: str | None) -> _Shards:
     try:
         builder = load_dataset_builder(name, config_name)
         files = {str(split): list(map(str, found)) for split, found in (builder.config.data_files or {}).items()}
-        originals = by_split({split.lower(): split for split in files})
-        if len(files) == 1:
-            originals = {"train": next(iter(files))}
-        if "train" not in originals:
-            raise ValueError(f"{name} has no train split to stream, only {listed(files) or 'a script'}.")
+        if not files:
+            raise ValueError(f"{name} does not say which files it is made of: it cannot be streamed.")
+        originals = named_splits({split: split for split in files}, name)
         splits = {split: files[original] for split, original in originals.items()}
         format = _format([file for found in splits.values() for file in found], name)
         return _Shards(format, splits, builder.as_streaming_dataset(split=originals["train"]))
@@ -334,11 +332,7 @@ def _found_shards(source: str) -> _Shards:
     if not files:
         raise ValueError(f"no file matches {source}.")
     format = _format(files, source)
-    splits = files_by_split(files, source)
-    if len(splits) == 1:
-        splits = {"train": files}
-    if "train" not in splits:
-        raise ValueError(f"{source} has no train split, only {listed(splits)}.")
+    splits = named_splits(files_by_split(files, source), source)
     try:
         train = load_dataset(format, data_files=_literally(splits["train"]), streaming=True, split="train")
     except Exception as error:
