@@ -3,9 +3,6 @@
 
 import http.server
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import threading
 from functools import partial
@@ -16,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from pictures import encoded, noise, plain, row
-from runs import SMALL, Run, refused, same_weights, vit_scratch, weights
+from runs import SMALL, Result, Run, free_port, joining, refused, same_weights, vit_scratch
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 
@@ -383,6 +381,18 @@ FLAGS = ("digits", SMALL[0], "--streaming=true", "--shuffle_buffer_size=8", "--p
 FLAGS = (*FLAGS, "--num_train_epochs=3", "--eval_strategy=steps", "--eval_steps=4", "--report_to=none")
 
 
+# Code that does something at the beginning of a step.
+ON_STEP = """
+import os, signal
+from modeling_vit_scratch.trainer import ViTTrainer
+step = ViTTrainer.training_step
+def surprised(self, *arguments, **options):
+    if self.state.global_step == {step}: {what}
+    return step(self, *arguments, **options)
+ViTTrainer.training_step = surprised
+"""
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
@@ -410,15 +420,7 @@ def test_a_run_says_what_it_streams_and_validates(undisturbed):
 
 def test_a_killed_run_ends_with_the_same_weights_whatever_the_workers(undisturbed, shards, tmp_path):
     command = ["train", *FLAGS, f"--data={shards}", f"--output_dir={tmp_path / 'run'}", "--dataloader_num_workers=1"]
-    kill = """
-import os, signal
-from modeling_vit_scratch.trainer import ViTTrainer
-step = ViTTrainer.training_step
-def dying(self, *arguments, **options):
-    if self.state.global_step == 10: os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments, **options)
-ViTTrainer.training_step = dying
-"""
+    kill = ON_STEP.format(step=10, what="os.kill(os.getpid(), signal.SIGKILL)")
     assert Run(command, tmp_path, kill).end().status == -9
     assert (tmp_path / "run" / "checkpoint-8").is_dir()  # in the middle of the second epoch
     result = Run(command, tmp_path).end()
@@ -447,21 +449,25 @@ ImageStream._labelled = breaking
     )
 
 
-def test_two_processes_stream_one_run(shards, tmp_path):
-    command = [
-        Path(sys.executable).parent / "torchrun",
-        "--nproc_per_node=2",
-        "--standalone",
-        ROOT / "scripts/train.py",
-    ]
-    command += [*FLAGS, f"--data={shards}", f"--output_dir={tmp_path / 'run'}", "--dataloader_num_workers=0"]
-    command += ["--use_cpu"] if torch.accelerator.is_available() else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
-    assert process.returncode == 0, process.stderr
-    assert "24 images of 3 classes, streamed from 4 shards, each read by all processes" in process.stdout
-    assert "3 epochs, 9 steps in batches of 8" in process.stdout
-    assert all(weight.isfinite().all() for weight in weights(tmp_path / "run").values())
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch.distributed with gloo")
+def test_two_processes_stream_one_run_and_go_on_where_they_stopped(shards, tmp_path):
+    def run(name: str, before: str = "") -> list[Result]:
+        command = ["train", *FLAGS, f"--data={shards}", f"--output_dir={tmp_path / name}", "--use_cpu"]
+        port = free_port()
+        runs = [Run(command, tmp_path, f"{joining(rank, port)}\n{before}") for rank in range(2)]
+        return [run.end() for run in runs]
+
+    undisturbed = run("undisturbed")
+    assert [result.status for result in undisturbed] == [0, 0]
+    assert "24 images of 3 classes, streamed from 4 shards, each read by all processes" in undisturbed[0].out
+    assert "3 epochs, 9 steps in batches of 8" in undisturbed[0].out
+
+    stopped = run("run", ON_STEP.format(step=3, what="os.kill(os.getpid(), signal.SIGTERM)"))
+    assert [result.status for result in stopped] == [128 + 15] * 2
+    assert "stopped at step 5 of 9 with a checkpoint; the same command goes on from there." in stopped[0].err
+    assert stopped[1].err == ""  # it is said once
+    assert [result.status for result in run("run")] == [0, 0]
+    assert same_weights(tmp_path / "run", tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(
