@@ -94,21 +94,13 @@ def our_arguments(options: argparse.Namespace, output: Path, seed: int) -> Argum
         "output_dir": output,
         "seed": seed,
         "eval_strategy": "steps",
+        "eval_steps": 1 / EVALUATIONS,
         "train_val_split": 0,
         "train_test_split": 0,
         "load_best_model_at_end": False,  # the curve's last point is the result: nothing is chosen by it
         "report_to": "none",
     }
-    recipe = partial(parse_recipe, options.recipe)
-    given = [*(f"--{name}={value}" for name, value in flags.items()), *options.flags]
-    return recipe([*given, f"--eval_steps={max(1, our_steps(options, recipe(given)) // EVALUATIONS)}"])
-
-
-def our_steps(options: argparse.Namespace, arguments: Arguments) -> int:
-    if arguments.training.max_steps > 0:
-        return arguments.training.max_steps
-    rows = load_images(str(write_parquet(options)))["train"].num_rows
-    return round(arguments.training.num_train_epochs * -(-rows // arguments.training.train_batch_size))
+    return parse_recipe(options.recipe, [*(f"--{name}={value}" for name, value in flags.items()), *options.flags])
 
 
 def write_parquet(options: argparse.Namespace) -> Path:
@@ -141,7 +133,6 @@ def transformers_trainer(
     size = (ours.config.image_size, ours.config.image_size)
     # The transforms of examples/pytorch/image-classification/run_image_classification.py.
     varied = [partial(random_resized_crop, least_area=0.08, size=size), partial(random_mirror, probability=0.5)]
-    every = max(1, steps // EVALUATIONS)
     trainer = transformers.Trainer(
         model=same_dimensions(ours),
         args=transformers.TrainingArguments(
@@ -151,11 +142,11 @@ def transformers_trainer(
             per_device_train_batch_size=arguments.training.per_device_train_batch_size,
             per_device_eval_batch_size=256,
             eval_strategy="steps",
-            eval_steps=every,
+            eval_steps=1 / EVALUATIONS,
             save_strategy="steps",
-            save_steps=every,
+            save_steps=1 / EVALUATIONS,
             save_total_limit=1,
-            logging_steps=every,
+            logging_steps=1 / EVALUATIONS,
             seed=seed,
             use_cpu=True,
             remove_unused_columns=False,
@@ -239,7 +230,6 @@ def train_both(options: argparse.Namespace) -> None:
             continue
         print(f"{side}, seed {seed} …", flush=True)
         arguments = our_arguments(options, output, seed)
-        steps = our_steps(options, arguments) if side == "ours" else peer_steps
         if side == "ours":
             train(arguments)
             state = json.loads((output / "trainer_state.json").read_text())
@@ -252,7 +242,7 @@ def train_both(options: argparse.Namespace) -> None:
             if arguments.training.muon_learning_rate is not None:
                 operations += muon_operations(build_model(arguments.model, list(CLASSES))[0])
         else:
-            trainer, ours = transformers_trainer(options, arguments, output, seed, steps)
+            trainer, ours = transformers_trainer(options, arguments, output, seed, peer_steps)
             trainer.train(resume_from_checkpoint=any(output.glob("checkpoint-*")))
             history = [
                 (entry["step"], entry["eval_accuracy"])
@@ -262,7 +252,7 @@ def train_both(options: argparse.Namespace) -> None:
             size = ours.config.image_size
             batch = torch.empty(trainer.args.per_device_train_batch_size, 3, size, size)
             operations = ours.floating_point_ops({"pixel_values": batch})
-        curve = {"steps": steps, "operations_per_step": operations, "seconds_per_step": seconds[side]}
+        curve = {"operations_per_step": operations, "seconds_per_step": seconds[side]}
         curve["accuracy"] = history
         (output / "curve.json").write_text(json.dumps(curve) + "\n")
         print(f"{side}, seed {seed}: {history[-1][1]:.2%}", flush=True)
