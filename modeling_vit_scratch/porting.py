@@ -76,7 +76,7 @@ def import_lines(imported: Imported, source: str, output: str) -> list[str]:
         f"images of {height}x{width} pixels, {head}",
         *(f"note       {note}" for note in imported.notes),
         f"written    {output}",
-        f"fine-tune  vit-scratch train image-folder --model {shlex.quote(output)} --data FOLDER",
+        f"fine-tune  vit-scratch train finetune --model {shlex.quote(output)} --data FOLDER",
     ]
 
 

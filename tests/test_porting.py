@@ -145,7 +145,7 @@ def test_an_import_says_what_it_read_and_what_comes_next(imported, peer_folder):
     assert result.lines == [
         f"read       {peer_folder}, a checkpoint of transformers: 8,563 parameters, images of 12x12 pixels, 3 labels",
         f"written    {folder}",
-        f"fine-tune  vit-scratch train image-folder --model '{folder}' --data FOLDER",
+        f"fine-tune  vit-scratch train finetune --model '{folder}' --data FOLDER",
     ]
 
 
