@@ -61,6 +61,10 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         drop_path_rate: stochastic depth, the rate of the last block; it rises linearly from 0 at the first.
         patch_dropout: share of the patches that is left out in training, at random, where a vector of the whole image
             is asked for (backbones and masked image modelling keep all).
+        token_merging: patches that each block merges away (ToMe), one number or one per block, in training, too; 0 for
+            none. Every checkpoint can be loaded with another: `from_pretrained(…, token_merging=8)`.
+        token_merging_schedule: "constant", or "decreasing" from twice `token_merging` in the first block to none in
+            the last.
         layer_norm_eps: added to the variance in every LayerNorm.
         image_size: pixels, one number or `[height, width]`; each a multiple of the patch's.
         patch_size: pixels, one number or `[height, width]`.
@@ -132,6 +136,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.1
     drop_path_rate: float | int = 0.0
     patch_dropout: float | int = 0.0
+    token_merging: int | list[int] | tuple[int, ...] = 0
+    token_merging_schedule: Literal["constant", "decreasing"] = "constant"
     layer_norm_eps: float = 1e-5
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
@@ -247,6 +253,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
         self._validate_sizes()
         self._validate_tokens()
+        self._validate_merging()
         self.verify_out_features_out_indices()
 
     def _validate_counts(self) -> None:
@@ -297,6 +304,22 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(
                 "use_cls_position=True needs use_cls_token=True and position_embedding_type='learned', got "
                 f"use_cls_token={self.use_cls_token} and position_embedding_type={self.position_embedding_type!r}."
+            )
+
+    def _validate_merging(self) -> None:
+        merging = self.token_merging
+        if isinstance(merging, int):
+            if merging < 0:
+                raise ValueError(f"token_merging must be patches per block, 0 or more, got {merging}.")
+        elif len(merging) != self.num_hidden_layers or min(merging) < 0:
+            raise ValueError(
+                f"token_merging must be one number or one for each of the {self.num_hidden_layers} blocks, 0 or more, "
+                f"got {list(merging)}."
+            )
+        elif self.token_merging_schedule != "constant":
+            raise ValueError(
+                f"token_merging_schedule {self.token_merging_schedule!r} needs one number as token_merging, got "
+                f"{list(merging)}, which is a schedule itself."
             )
 
     def to_dict(self) -> dict:

@@ -331,17 +331,35 @@ class MultiHeadSelfAttention(nn.Module):
             nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, x: Tensor, attention_mask: Tensor | None = None, kernel: AttentionKernel = fused_attention, **kwargs
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None = None,
+        kernel: AttentionKernel = fused_attention,
+        *,
+        num_queries: int | None = None,
+        **kwargs,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend; `kernel` computes it, and `kwargs` go to it. The probabilities are None if the kernel has none."""
+        """Attend.
+
+        Args:
+            x: (B, T, D).
+            attention_mask: which tokens may be attended to, as `kernel` takes it.
+            kernel: what computes the attention.
+            num_queries: that many tokens from the front attend, and come back; by default all do.
+            **kwargs: go to the kernel.
+
+        Returns:
+            The tokens and the attention probabilities, or None if the kernel has none.
+        """
         batch, tokens, _ = x.shape
         qkv = self.in_proj(x).view(batch, tokens, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, A, T, D / A)
+        query = query[:, :, :num_queries]
         dropout = self.dropout if self.training else 0.0
         output, probabilities = kernel(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.out_proj(output.reshape(batch, tokens, -1)), probabilities  # (B, T, D)
+        return self.out_proj(output.reshape(batch, query.shape[2], -1)), probabilities  # (B, T, D)
 
 
 class TransformerEncoderBlock(nn.Module):
@@ -401,13 +419,31 @@ class TransformerEncoderBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(
-        self, x: Tensor, attention_mask: Tensor | None = None, kernel: AttentionKernel = fused_attention, **kwargs
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None = None,
+        kernel: AttentionKernel = fused_attention,
+        *,
+        num_queries: int | None = None,
+        merge: Callable[[Tensor], Tensor] | None = None,
+        **kwargs,
     ) -> Tensor:
-        """Run the block; the arguments after `x` are those of `MultiHeadSelfAttention`."""
-        attended, _ = self.attention(self.norm1(x) if self.norm_first else x, attention_mask, kernel, **kwargs)
-        x = x + self.drop_path(self.scale1(self.hidden_dropout(attended)))
+        """Run the block.
+
+        Args:
+            x: (B, T, D).
+            attention_mask, kernel, **kwargs: those of `MultiHeadSelfAttention`.
+            num_queries: the first tokens, of which alone the result is asked for; by default all.
+            merge: what makes fewer tokens of those between attention and feed-forward network (`TokenMerging.merge`).
+        """
+        attended, _ = self.attention(
+            self.norm1(x) if self.norm_first else x, attention_mask, kernel, num_queries=num_queries, **kwargs
+        )
+        x = x[:, :num_queries] + self.drop_path(self.scale1(self.hidden_dropout(attended)))
         if not self.norm_first:
             x = self.norm1(x)
+        if merge is not None:
+            x = merge(x)
         x = x + self.drop_path(self.scale2(self.hidden_dropout(self.ff(self.norm2(x) if self.norm_first else x))))
         return x if self.norm_first else self.norm2(x)
 

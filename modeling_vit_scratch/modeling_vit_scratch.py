@@ -53,6 +53,7 @@ from .layers_vit_scratch import (
     eager_attention,
     height_width,
 )
+from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
 
 # How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
 MIMETIC_POSITIONS = 0.3
@@ -69,6 +70,16 @@ FIRST_LAYERS = (
 
 class ViTScratchLayer(TransformerEncoderBlock, GradientCheckpointingLayer):
     """The article's block, as transformers' activation checkpointing wants it: (B, T, D) -> (B, T, D)."""
+
+
+class HiddenState(nn.Module):
+    """What `output_hidden_states` records: one vector for each of the original tokens, (B, T, D), merged or not.
+
+    transformers records what it returns, and before that, at the first block, `before`, the tokens that the block got.
+    """
+
+    def forward(self, before: Tensor, after: Tensor, patches: MergedPatches | None) -> Tensor:
+        return after if patches is None else patches.unmerge(after)
 
 
 def is_loaded(weight: Tensor) -> bool:
@@ -115,8 +126,13 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": TransformerEncoderBlock, "attentions": MultiHeadSelfAttention}
+    _can_record_outputs = {
+        "hidden_states": HiddenState,
+        "attentions": MultiHeadSelfAttention,
+    }
     _input_embed_layer = "patch_embedding"
+    # Whether the model reads nothing of the base model's but `pooler_output`.
+    _only_pooled = False
     # What only masked image modelling has; of a checkpoint of it, other models take the body.
     _keys_to_ignore_on_load_unexpected = {r"^decoder\.", r"mask_patches\."}
 
@@ -185,11 +201,18 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         num_patches = math.prod(vit.patch_embedding.grid_of(*pixel_values.shape[2:]))
         operations = 0 if exclude_embeddings else 2 * num_patches * vit.patch_embedding.projection.weight.numel()
         num_tokens = vit.patch_dropout.num_kept(num_patches) + self.config.num_prefix_tokens
-        for block in vit.encoder:
-            weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
+        for block, num_merged in zip(vit.encoder, vit.merging_schedule, strict=False):
             # The scores, and the values that they weigh: T x T products of the width of all heads, each.
             width = block.attention.out_proj.in_features
-            operations += 2 * num_tokens * weights + 4 * num_tokens**2 * width
+            num_queries = num_tokens
+            if block is vit.encoder[-1] and self._only_pooled and vit.num_queries() is not None:
+                num_merged, num_queries = 0, vit.num_queries()
+            operations += 2 * num_tokens * block.attention.in_proj.weight.numel() + 4 * num_queries * num_tokens * width
+            operations += 2 * num_queries * block.attention.out_proj.weight.numel()
+            patches = num_tokens - self.config.num_prefix_tokens
+            num_merged = min(num_merged, patches // 2)
+            num_tokens -= num_merged
+            operations += 2 * (num_queries - num_merged) * (block.ff[0].weight.numel() + block.ff[2].weight.numel())
         return 3 * pixel_values.shape[0] * operations
 
     def _init_as_the_article(self, module: nn.Module) -> None:
@@ -273,7 +296,11 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         self.register_tokens = AddRegisterTokens(dim, registers) if registers else None
         self.cls_token = AddClsToken(dim, position=config.use_cls_position) if config.use_cls_token else None
         self.pre_norm = self._layer_norm() if config.use_pre_layer_norm else nn.Identity()
+        self.merging_schedule = merging_schedule(
+            config.token_merging, config.num_hidden_layers, config.token_merging_schedule == "decreasing"
+        )
         self.encoder = nn.ModuleList(self._block(rate) for rate in self._drop_path_rates())
+        self.hidden_state = HiddenState()
         self.norm = self._layer_norm() if config.use_final_layer_norm else nn.Identity()
         self.pooler = self._pooler() if add_pooling_layer else None
         self.post_init()
@@ -334,6 +361,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         attention_mask: Tensor | None = None,
+        only_pooled: bool = False,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         """Encode images.
@@ -345,6 +373,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
                 by default what the configuration says.
             attention_mask: (B, N), 0 where a patch is padding. With `interpolate_pos_encoding`, the patches of an
                 image fill its top left corner and get the positions that the image would get alone.
+            only_pooled: only `pooler_output` is asked for. Where that is the [CLS] token, the last block computes no
+                other then, which saves most of it, and `last_hidden_state` is (B, 1, D).
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
 
         Returns:
@@ -369,7 +399,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         if self.cls_token is not None:
             x = self.cls_token(x)  # (B, T, D)
         x = self.pre_norm(x)
-        x = self._encode(x, attention_mask, **kwargs)
+        x = self._encode(x, attention_mask, only_pooled, **kwargs)
         x = self.norm(x)
         pooled = self.pooler(x, attention_mask) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
@@ -399,21 +429,47 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             raise ValueError("bool_masked_pos needs a mask token: build the model with use_mask_token=True.")
         return grid_size
 
-    def _encode(self, x: Tensor, patch_mask: Tensor | None, **kwargs) -> Tensor:
-        """Step 4, all blocks: (B, T, D) -> (B, T, D)."""
+    def _encode(self, x: Tensor, patch_mask: Tensor | None, only_pooled: bool, **kwargs) -> Tensor:
+        """Step 4, all blocks: (B, T, D) -> (B, T, D), or only the tokens that the pooler takes, where these are few."""
         config = self.config
-        if kwargs.get("output_attentions", config.output_attentions):
+        maps_wanted = bool(kwargs.get("output_attentions", config.output_attentions))
+        if maps_wanted:
             # Of all kernels only the eager one has the maps, so it runs while they are asked for.
             config = copy.copy(config)
             config._attn_implementation = "eager"
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
-        if patch_mask is not None:
-            # (B, T): what stands in front of the patches is never padding.
-            patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
-        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
-        for block in self.encoder:
-            x = block(x, attention_mask, kernel, **kwargs)
-        return x
+        patches = attention_mask = None
+        if any(self.merging_schedule):
+            # The sizes of the tokens take the place of the mask: padding has size 0.
+            patches = MergedPatches.none_yet(x, config.num_prefix_tokens, patch_mask)
+        else:
+            if patch_mask is not None:
+                # (B, T): what stands in front of the patches is never padding.
+                patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
+            attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
+        recorded = kwargs.get("output_hidden_states", config.output_hidden_states)
+        whole = recorded or maps_wanted or not only_pooled
+        cuttable = attention_mask is None or (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4)
+        num_queries = self.num_queries() if cuttable and not whole else None
+        for index, block in enumerate(self.encoder):
+            if num_queries is not None and index == len(self.encoder) - 1:
+                kwargs["num_queries"] = num_queries
+                attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
+            before = x
+            if patches is None:
+                x = block(x, attention_mask, kernel, **kwargs)
+            else:
+                num_merged = 0 if "num_queries" in kwargs else self.merging_schedule[index]
+                merging = TokenMerging(kernel, config._attn_implementation, patches, num_merged, maps_wanted)
+                x = block(x, None, merging.attend, merge=merging.merge if num_merged else None, **kwargs)
+                patches = merging.patches
+            if recorded:
+                self.hidden_state(before, x, patches)
+        return x if patches is None or num_queries is not None else patches.unmerge(x)
+
+    def num_queries(self) -> int | None:
+        """How many tokens, from the front, the last block must compute for the pooler; None for all."""
+        return {"cls": 1, "cls_distillation": 2}.get(self.config.pooling)
 
 
 def patch_extent(attention_mask: Tensor | None, grid_size: tuple[int, int]) -> Tensor | None:
@@ -428,6 +484,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
     """The article's `VisionTransformer`, steps 1 to 6: images to logits, (B, C, H, W) -> (B, K)."""
 
     _auto_class = "AutoModelForImageClassification"
+    _only_pooled = True
 
     def __init__(self, config: ViTScratchConfig):
         super().__init__(config)
@@ -460,6 +517,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            only_pooled=self._only_pooled,
             return_dict=True,
             **kwargs,
         )

@@ -38,6 +38,7 @@ CODE = {
     "additions_vit_scratch.py",
     "configuration_vit_scratch.py",
     "layers_vit_scratch.py",
+    "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
 }
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}

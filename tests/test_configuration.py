@@ -33,6 +33,8 @@ FIELDS = {
     "attention_probs_dropout_prob": 0.1,
     "drop_path_rate": 0.0,
     "patch_dropout": 0.0,
+    "token_merging": 0,
+    "token_merging_schedule": "constant",
     "layer_norm_eps": 1e-5,
     "image_size": 224,
     "patch_size": 16,

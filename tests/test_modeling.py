@@ -201,7 +201,8 @@ def test_arguments_have_the_order_and_names_of_transformers_vit():
         (transformers.ViTForMaskedImageModeling, ViTScratchForMaskedImageModeling),
     ]
     for theirs, ours in tasks:
-        assert list(inspect.signature(ours.forward).parameters) == list(inspect.signature(theirs.forward).parameters)
+        names = [name for name in inspect.signature(ours.forward).parameters if name != "only_pooled"]
+        assert names == list(inspect.signature(theirs.forward).parameters)
 
 
 # --- Attention kernels -----------------------------------------------------------------------------------------------
@@ -245,7 +246,9 @@ def test_a_registered_kernel_is_called_as_flash_attention_is(kernel_calls, mask)
     torch.testing.assert_close(model(images(), attention_mask=mask).logits, expected)
     assert len(kernel_calls) == 3
     for call in kernel_calls:
-        assert call["query"].shape == (2, 6, 21, 8)
+        # The classifier reads [CLS] of the last block alone; a mask of this kind cannot be cut to it.
+        only_cls = mask is None and call is kernel_calls[-1]
+        assert call["query"].shape == (2, 6, 1 if only_cls else 21, 8)
         assert call["scaling"] == 8**-0.5
         assert call["dropout"] == 0.0
         assert not call.get("is_causal", call["module"].is_causal)
@@ -300,6 +303,42 @@ def test_attention_maps_can_be_asked_for_in_the_configuration_and_when_loading(t
     assert "attentions" not in model(images(), output_attentions=False)
     model.save_pretrained(tmp_path)
     assert_same(task.from_pretrained(tmp_path, output_attentions=True)(images()).attentions, expected)
+
+
+# --- The last block --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("mask", [None, padding_mask()], ids=["unmasked", "masked"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, VIT, {"pooling": "cls_distillation", "num_register_tokens": 1}, {"pooling": "cls_mean"}, NO_CLS],
+    ids=str,
+)
+def test_the_classifier_computes_no_token_of_the_last_block_that_it_does_not_read(fields, mask, kernel):
+    model = tiny(**fields, attn_implementation=kernel).eval()
+    shapes = []
+    model.vit.encoder[-1].ff.register_forward_hook(lambda module, args, output: shapes.append(output.shape[1]))
+    logits = model(images(), attention_mask=mask).logits
+    # All tokens are computed where hidden states or attentions are asked for.
+    whole = model(images(), attention_mask=mask, output_hidden_states=True).logits
+    maps = model(images(), attention_mask=mask, output_attentions=True)
+    torch.testing.assert_close(logits, whole)
+    torch.testing.assert_close(logits, maps.logits, rtol=1e-4, atol=1e-5)
+    tokens = 20 + model.config.num_prefix_tokens
+    read = {"cls": 1, "cls_distillation": 2}.get(model.config.pooling, tokens)
+    assert shapes == [read, tokens, tokens]
+    assert maps.attentions[-1].shape[2] == tokens
+
+
+def test_the_gradients_do_not_depend_on_whether_the_last_block_is_whole():
+    model, labels = tiny(**VIT, attention_probs_dropout_prob=0.0).train(), torch.tensor([0, 8])
+    gradients = []
+    for whole in (False, True):
+        model.zero_grad()
+        model(images(), labels=labels, output_hidden_states=whole).loss.backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 # --- Outputs ---------------------------------------------------------------------------------------------------------
@@ -656,7 +695,7 @@ def test_one_output_is_regression():
 
 def test_without_labels_the_classifier_returns_the_pooled_token(tmp_path):
     model = tiny(num_labels=0)
-    assert torch.equal(model(images()).logits, model.vit(images()).last_hidden_state[:, 0])
+    torch.testing.assert_close(model(images()).logits, model.vit(images()).last_hidden_state[:, 0])
     assert model(images()).loss is None
     model.save_pretrained(tmp_path)
     assert torch.equal(
@@ -1136,16 +1175,25 @@ def test_the_operations_of_a_step_by_hand():
     # 20 patches of 126 pixel values, 21 tokens of 48; a block has 48 x 144, 48 x 48, 48 x 56 and 56 x 48 weights.
     patches = 2 * 20 * 126 * 48
     block = 2 * 21 * (6912 + 2304 + 2688 + 2688) + 2 * 2 * 21 * 21 * 48
+    # Of the last block the classifier needs queries, keys and values of all tokens, and the rest of [CLS] alone.
+    last = 2 * 21 * 6912 + 2 * (2304 + 2688 + 2688) + 2 * 2 * 21 * 48
     model = tiny()
-    assert model.floating_point_ops({"pixel_values": images(5)}) == 3 * 5 * (patches + 3 * block)
-    assert model.floating_point_ops({"pixel_values": images(5)}, exclude_embeddings=True) == 3 * 5 * 3 * block
+    assert model.floating_point_ops({"pixel_values": images(5)}) == 3 * 5 * (patches + 2 * block + last)
+    assert model.floating_point_ops({"pixel_values": images(5)}, exclude_embeddings=True) == 3 * 5 * (2 * block + last)
     assert model.vit.floating_point_ops({"pixel_values": images(1)}) == 3 * (patches + 3 * block)
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"use_swiglu_ffn": True}, {"head_dim": 5}, {**NO_CLS, "num_register_tokens": 3}, {"patch_dropout": 0.5}],
+    [
+        {},
+        {"use_swiglu_ffn": True},
+        {"head_dim": 5},
+        {**NO_CLS, "num_register_tokens": 3},
+        {"patch_dropout": 0.5},
+        {"pooling": "cls_distillation", "num_register_tokens": 1},
+    ],
     ids=str,
 )
 def test_the_operations_are_those_that_torch_counts(fields, kernel):
@@ -1168,7 +1216,8 @@ def test_patch_dropout_makes_a_step_cheaper_but_no_evaluation():
     model, whole = tiny(patch_dropout=0.5), tiny().floating_point_ops(inputs)
     assert model.eval().floating_point_ops(inputs) == whole
     block = 2 * 11 * 14592 + 2 * 2 * 11 * 11 * 48  # 10 patches and [CLS]
-    assert model.train().floating_point_ops(inputs) == 3 * 2 * (2 * 20 * 126 * 48 + 3 * block) < 0.6 * whole
+    last = 2 * 11 * 6912 + 2 * 7680 + 2 * 2 * 11 * 48
+    assert model.train().floating_point_ops(inputs) == 3 * 2 * (2 * 20 * 126 * 48 + 2 * block + last) < 0.6 * whole
 
 
 # --- Backbone --------------------------------------------------------------------------------------------------------

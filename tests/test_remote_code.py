@@ -42,6 +42,7 @@ CODE = {
     "additions_vit_scratch.py",
     "configuration_vit_scratch.py",
     "layers_vit_scratch.py",
+    "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
 }
 CLASSES = {

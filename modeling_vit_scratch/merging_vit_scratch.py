@@ -1,0 +1,212 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Token merging: join patches that look alike to the attention, so that every block has fewer of them (ToMe).
+
+Bolya et al. 2022, "Token Merging: Your ViT But Faster" (arXiv 2210.09461), "ToMe" below. Each block joins pairs of
+patches between its attention and its feed-forward network; [CLS] and registers stay as they are. It has no parameters,
+so that every checkpoint can be loaded with it, and it works in training, too.
+
+This file needs nothing but torch.
+
+Shapes: B batch, N patches of the image, M and M' tokens made of patches before and after a block's merging, P tokens in
+front of them ([CLS] and registers), T tokens in all (P + M), D width, A attention heads.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# These add a mask of numbers to the scores; others, as FlashAttention, take none, or one of their own kind.
+KERNELS_WITH_ADDED_MASK = ("eager", "sdpa")
+# FlashAttention wants heads whose width is a multiple of this.
+HEAD_MULTIPLE = 8
+
+
+def merging_schedule(token_merging: int | Sequence[int], num_blocks: int, decreasing: bool = False) -> list[int]:
+    """How many patches each block merges away.
+
+    Args:
+        token_merging: patches per block, or a list with the number of each block.
+        num_blocks: blocks.
+        decreasing: from twice as many in the first block to none in the last (ToMe, section 4.1 and figure 2), as many
+            in all, which costs a little less accuracy per saved operation late, and saves more early.
+    """
+    if not isinstance(token_merging, int):
+        return list(token_merging)
+    if not decreasing or num_blocks == 1:
+        return [token_merging] * num_blocks
+    # The differences of a rounded running sum, so that the rounding loses no patch.
+    ends = [
+        round(token_merging * index * (2 * num_blocks - 1 - index) / (num_blocks - 1))
+        for index in range(num_blocks + 1)
+    ]
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+@dataclass(frozen=True)
+class MergedPatches:
+    """Which patches of the images stand in which token.
+
+    Args:
+        num_prefix_tokens: P.
+        sizes: (B, M), the number of patches in each token; 0 for padding.
+        token_of: (B, N), the token that each patch is in, counted without the P in front.
+        patch_mask: (B, N), 1, or 0 where a patch is padding.
+    """
+
+    num_prefix_tokens: int
+    sizes: Tensor
+    token_of: Tensor
+    patch_mask: Tensor
+
+    @classmethod
+    def none_yet(cls, x: Tensor, num_prefix_tokens: int, patch_mask: Tensor | None) -> "MergedPatches":
+        """The patches of `x` (B, P + N, D), each a token, but for those that are padding, by `patch_mask` (B, N)."""
+        batch, num_patches = x.shape[0], x.shape[1] - num_prefix_tokens
+        token_of = torch.arange(num_patches, device=x.device).expand(batch, -1)
+        sizes = torch.ones(batch, num_patches, device=x.device) if patch_mask is None else patch_mask.float()
+        return cls(num_prefix_tokens, sizes, token_of, sizes)
+
+    def index(self) -> Tensor:
+        """The place in the sequence of what each original token became: (B, P + N)."""
+        prefix = torch.arange(self.num_prefix_tokens, device=self.token_of.device)
+        return torch.cat((prefix.expand(self.token_of.shape[0], -1), self.token_of + self.num_prefix_tokens), dim=1)
+
+    def unmerge(self, x: Tensor) -> Tensor:
+        """Give each patch the vector of the token that it is in: (B, P + M, D) -> (B, P + N, D)."""
+        return x.gather(1, self.index().unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+    def unmerge_attention(self, probabilities: Tensor) -> Tensor:
+        """Attention of the original tokens to each other: (B, A, P + M, P + M) -> (B, A, P + N, P + N).
+
+        A patch attends as its token does, and what its token gets, the patches in it share equally; so rows still sum
+        to one.
+        """
+        index = self.index()[:, None]  # (B, 1, P + N)
+        sizes = F.pad(self.sizes, (self.num_prefix_tokens, 0), value=1.0).clamp(min=1.0)  # (B, P + M)
+        x = probabilities / sizes.to(probabilities.dtype)[:, None, None]
+        x = x.gather(2, index.unsqueeze(-1).expand(-1, x.shape[1], -1, x.shape[3]))  # (B, A, P + N, P + M)
+        x = x.gather(3, index.unsqueeze(2).expand(-1, x.shape[1], x.shape[2], -1))  # (B, A, P + N, P + N)
+        return x * F.pad(self.patch_mask, (self.num_prefix_tokens, 0), value=1.0).to(x.dtype)[:, None, None]
+
+    def log_sizes(self, dtype: torch.dtype) -> Tensor:
+        """What proportional attention adds to the scores of each token (ToMe, equation 1): (B, P + M)."""
+        logarithm = self.sizes.log().clamp(min=torch.finfo(dtype).min)
+        return F.pad(logarithm, (self.num_prefix_tokens, 0)).to(dtype)
+
+
+class TokenMerging:
+    """The merging of one block: its attention, which sees how alike the patches are, and then the merging itself.
+
+    Args:
+        kernel: the attention kernel of the model.
+        kernel_name: by which transformers knows it.
+        patches: what the tokens that the block gets are made of; `patches` becomes what those that it returns are.
+        num_merged: patches that the block merges away; at most half of them are.
+        unmerge_attention: return attention probabilities between the original tokens, (B, A, P + N, P + N).
+    """
+
+    def __init__(
+        self,
+        kernel: Callable,
+        kernel_name: str | None,
+        patches: MergedPatches,
+        num_merged: int,
+        unmerge_attention: bool = False,
+    ):
+        self.kernel = kernel
+        self.unmerge_attention = unmerge_attention
+        self.adds_mask = kernel_name is None or kernel_name in KERNELS_WITH_ADDED_MASK
+        self.before = self.patches = patches
+        self.num_merged = min(num_merged, patches.sizes.shape[1] // 2)
+
+    def attend(
+        self, module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, **kwargs
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention in proportion to the sizes, by the kernel that the model has (ToMe, equation 1)."""
+        # The mean over heads of the keys says what a patch is (ToMe, section 3).
+        self.metric = key.detach().mean(dim=1)[:, self.before.num_prefix_tokens :]  # (B, M, D / A)
+        bias = self.before.log_sizes(query.dtype)  # (B, T)
+        if self.adds_mask:
+            mask = bias[:, None, None].expand(-1, 1, query.shape[2], -1)  # (B, 1, T, T)
+            output, probabilities = self.kernel(module, query, key, value, mask, **kwargs)
+        else:
+            query, key, value = self._with_bias_channel(query, key, value, bias, kwargs["scaling"])
+            output, probabilities = self.kernel(module, query, key, value, None, **kwargs)
+            output = output[..., :-HEAD_MULTIPLE]
+        if self.unmerge_attention and probabilities is not None:
+            probabilities = self.before.unmerge_attention(probabilities)
+        return output, probabilities
+
+    @staticmethod
+    def _with_bias_channel(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float):
+        """Queries and keys whose product has the bias in it, for kernels that add no mask."""
+        bias = bias.clamp(min=-1e4)[:, None, :, None].expand(-1, key.shape[1], -1, -1)  # (B, A, T, 1)
+        query, key = (
+            torch.cat(pair, dim=-1) for pair in ((query, torch.ones_like(query[..., :1])), (key, bias / scaling))
+        )
+        rest = (0, HEAD_MULTIPLE - 1)
+        return F.pad(query, rest), F.pad(key, rest), F.pad(value, (0, HEAD_MULTIPLE))
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Merge the pairs that are most alike: (B, P + M, D) -> (B, P + M', D)."""
+        prefix, patches = x.tensor_split([self.before.num_prefix_tokens], dim=1)
+        kept, merged, partner = bipartite_soft_matching(self.metric, self.num_merged, self.before.sizes)
+        from_a, into_b = patches[:, ::2], patches[:, 1::2]  # (B, M_a, D), (B, M_b, D)
+        sizes_a, sizes_b = self.before.sizes[:, ::2], self.before.sizes[:, 1::2]
+        # (B, M_b, r): 1 where the r-th patch that is merged goes into a token of b
+        goes = (partner[:, None] == torch.arange(into_b.shape[1], device=x.device)[:, None]).float()
+        sizes_merged = sizes_a.gather(1, merged)  # (B, r)
+        sizes_sum = sizes_b + (goes * sizes_merged[:, None]).sum(dim=2)  # (B, M_b)
+        share = sizes_sum.clamp(min=1.0)
+        into_b = into_b * (sizes_b / share).to(x.dtype).unsqueeze(-1) + (
+            goes * sizes_merged[:, None] / share.unsqueeze(-1)
+        ).to(x.dtype) @ _rows(from_a, merged)
+        self.patches = replace(
+            self.before,
+            sizes=torch.cat((sizes_a.gather(1, kept), sizes_sum), dim=1),
+            token_of=self._moved(kept, merged, partner, sizes_b.shape[1]),
+        )
+        return torch.cat((prefix, _rows(from_a, kept), into_b), dim=1)
+
+    def _moved(self, kept: Tensor, merged: Tensor, partner: Tensor, num_b: int) -> Tensor:
+        """The token that each patch of the image is in, after the merging: (B, N)."""
+        num_kept = kept.shape[1]
+        place = torch.arange(num_kept, device=kept.device).expand_as(kept)
+        old = torch.cat((kept, merged), dim=1)  # (B, M_a)
+        of_a = torch.zeros_like(old).scatter(1, old, torch.cat((place, num_kept + partner), dim=1))
+        of_b = (num_kept + torch.arange(num_b, device=kept.device)).expand(kept.shape[0], -1)
+        before = self.before.token_of
+        # Even tokens are a's, odd ones b's.
+        return torch.cat((of_a, of_b), dim=1).gather(1, before // 2 + before % 2 * of_a.shape[1])
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of each image: (B, M, D), (B, K) -> (B, K, D)."""
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+
+def bipartite_soft_matching(metric: Tensor, num_merged: int, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tokens of the even places (a) are merged, and into which of the odd places (b) (ToMe, section 3).
+
+    Each token of a has one partner, the token of b that is most like it by the cosine of their metrics; the
+    `num_merged` pairs that are most alike are merged. Padding, of size 0, goes first: it adds nothing to any token.
+
+    Args:
+        metric: (B, M, any width).
+        num_merged: r, at most M / 2.
+        sizes: (B, M).
+
+    Returns:
+        Places in a: of those that are kept, in their order, (B, M_a - r), and of those that are merged, (B, r); and the
+        places in b of the partners of the latter, (B, r).
+    """
+    metric = F.normalize(metric.float(), dim=-1)
+    likeness = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, M_a, M_b)
+    best, partner = likeness.max(dim=2)  # (B, M_a)
+    order = best.masked_fill(sizes[:, ::2] == 0, 2.0).argsort(dim=1, descending=True, stable=True)
+    merged, kept = order.tensor_split([num_merged], dim=1)
+    return kept.sort(dim=1).values, merged, partner.gather(1, merged)
