@@ -207,6 +207,7 @@ def bipartite_soft_matching(metric: Tensor, num_merged: int, sizes: Tensor) -> t
     metric = F.normalize(metric.float(), dim=-1)
     likeness = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, M_a, M_b)
     best, partner = likeness.max(dim=2)  # (B, M_a)
-    order = best.masked_fill(sizes[:, ::2] == 0, 2.0).argsort(dim=1, descending=True, stable=True)
+    # All of them, from the most alike: ONNX has no stable sort.
+    order = best.masked_fill(sizes[:, ::2] == 0, 2.0).topk(best.shape[1]).indices
     merged, kept = order.tensor_split([num_merged], dim=1)
     return kept.sort(dim=1).values, merged, partner.gather(1, merged)

@@ -1,15 +1,23 @@
-"""Time our models beside transformers' own ViT, with the same weights, in one process and in interleaved rounds.
+"""Time our models beside other libraries' with the same weights, in one process and in interleaved rounds.
 
-    python scripts/benchmark.py                              # the digits preset and ViT-B/16, inference and train step
-    python scripts/benchmark.py --models vit-base-patch16-224 --rounds 20
-    python scripts/benchmark.py --modes import               # import time of the package beside transformers' ViTModel
-    python scripts/benchmark.py --modes weights              # memory and time of importing the weights of a ViT-L
+    python scripts/benchmark.py --output benchmark               # every peer that is installed: table, JSON and picture
+    python scripts/benchmark.py --models vit-base-patch16-224 --batch-sizes 8 --peers transformers --rounds 5
+    python scripts/benchmark.py --token-merging 13               # ours merges tokens; the peers cannot
+    python scripts/benchmark.py --device cuda --bf16 --compile   # on a GPU
+    python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
+    python scripts/benchmark.py --modes weights                  # memory and time of importing the weights of a ViT-L
 
-The outputs of both sides are asserted equal before anything is timed. Each round times one side and then the other, so
-that what else the machine does meets both; the ratio is taken round by round and its median and range are printed.
+The outputs of both sides are asserted equal before anything is timed. Each round times one side, the other, and a plain
+matrix product, so that what else the machine does meets all three. The ratio of speeds is taken round by round; its
+median and range are printed. "Share" is the share of the rate of that matrix product that a side reaches, counting the
+operations that a whole ViT needs for both, so that operations saved show as a higher share. Memory is the most that
+tensors of a step take at once, beside the weights and the images.
 """
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,15 +25,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+# Or the profiler says when it starts and stops.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import ViTConfig, ViTForImageClassification
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.presets import preset_path
+from peers import PEERS, Logits, build_pair, installed_peers
 
-BATCH_SIZES = {"digits": 64, "vit-base-patch16-224": 8}
+PRESETS = ["vit-tiny-patch16-224", "vit-small-patch16-224", "vit-base-patch16-224"]
+# That of the first layer of the feed-forward networks of a ViT-B on 8 images, the product that ViTs spend most time in.
+PRODUCT = (8 * 197, 768, 3072)
 VIT_L = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -33,130 +51,219 @@ VIT_L = {
     "intermediate_size": 4096,
     "num_labels": 1000,
 }
-# Both sides in the original ViT's settings: transformers' ViT has no post-norm to compare with.
-ORIGINAL_VIT = {
-    "norm_first": True,
-    "use_cls_position": True,
-    "use_final_layer_norm": True,
-    "attention_probs_dropout_prob": 0.0,
-}
 
 
-def build_pair(preset: str) -> tuple[torch.nn.Module, torch.nn.Module, ViTScratchConfig]:
-    """Our model and transformers' ViT of the same dimensions, with the same weights."""
-    config = ViTScratchConfig.from_pretrained(preset_path(preset), **ORIGINAL_VIT)
-    torch.manual_seed(0)
-    ours = ViTScratchForImageClassification(config)
-    shared = (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "image_size",
-        "patch_size",
-    )
-    peer_config = ViTConfig(
-        **{name: getattr(config, name) for name in (*shared, "num_labels", "layer_norm_eps", "num_channels")}
-    )
-    peer = ViTForImageClassification(peer_config)
-    peer.load_state_dict(to_transformers(ours.state_dict()))
-    return ours, peer, config
-
-
-def to_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Our weights under the names that transformers' ViT has in memory."""
-    cls_position = state["vit.cls_token.cls_position"]
-    result = {
-        "vit.embeddings.cls_token": state["vit.cls_token.cls_token"],
-        "vit.embeddings.position_embeddings": torch.cat(
-            (cls_position, state["vit.positional_encoding.positional_embedding"]), dim=1
-        ),
-    }
-    names = {
-        "vit.patch_embedding.": "vit.embeddings.patch_embeddings.",
-        "vit.norm.": "vit.layernorm.",
-        "classification_head.fc.": "classifier.",
-        "vit.encoder.": "vit.layers.",
-        ".out_proj.": ".o_proj.",
-        ".norm1.": ".layernorm_before.",
-        ".norm2.": ".layernorm_after.",
-        ".ff.0.": ".mlp.fc1.",
-        ".ff.2.": ".mlp.fc2.",
-    }
-    for key, value in state.items():
-        if key.startswith(("vit.cls_token.", "vit.positional_encoding.")):
-            continue
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        if ".in_proj." in key:
-            for part, name in zip(value.chunk(3), ("q_proj", "k_proj", "v_proj"), strict=True):
-                result[key.replace("in_proj", name)] = part
-        else:
-            result[key] = value
-    return result
-
-
-def inference(model: torch.nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def inference(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """One forward pass: the logits."""
     with torch.inference_mode():
-        return model(pixel_values=pixel_values).logits
+        return model(images)
 
 
-def train_step(model: torch.nn.Module, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Forward and backward pass: the gradient of the head."""
     model.zero_grad(set_to_none=True)
-    model(pixel_values=pixel_values, labels=labels).loss.backward()
-    return list(model.parameters())[-1].grad
+    F.cross_entropy(model(images).float(), labels).backward()
+    head = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+    return head.weight.grad
 
 
-def compare(step: Callable, ours, peer, inputs: tuple, rounds: int) -> dict[str, float]:
-    """Time a step of each side in interleaved rounds: medians in seconds, ratios of speed (above 1: ours is faster)."""
-    torch.testing.assert_close(step(ours, *inputs), step(peer, *inputs), rtol=1e-4, atol=1e-5)
-    sides: tuple[list[float], list[float]] = ([], [])
+STEPS = {"inference": inference, "train-step": train_step}
+
+
+def seconds(step: Callable[[], Any], device: str) -> float:
+    """The time of one call, to the end of what it started on the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_memory(step: Callable[[], Any], device: str) -> int:
+    """The most that tensors made in a step take at the same time, in bytes."""
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    # The events of the allocator, each with the bytes that it gave or took back, in the order of time.
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    taken = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
+    return int(taken.max(initial=0))
+
+
+def compare(sides: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each side in every round. Who goes first alternates, as each finds the caches as another left them."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for index in range(rounds):
-        # The side that goes first alternates, so that neither always finds the caches as the other left them.
-        for side in (0, 1) if index % 2 else (1, 0):
-            began = time.perf_counter()
-            step((ours, peer)[side], *inputs)
-            sides[side].append(time.perf_counter() - began)
-    ratios = [theirs / mine for mine, theirs in zip(*sides, strict=True)]
-    return {
-        "ours": statistics.median(sides[0]),
-        "transformers": statistics.median(sides[1]),
+        for name in list(sides) if index % 2 else reversed(sides):
+            times[name].append(seconds(sides[name], device))
+    return times
+
+
+def on_device(model: nn.Module, arguments: argparse.Namespace) -> nn.Module:
+    """A side as the flags want it: where, in which precision, compiled or not."""
+    model = model.to(arguments.device)
+    if arguments.compile:
+        model.compile()
+    return model
+
+
+def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row of the table: both sides on the same images."""
+    device = arguments.device
+    ours, theirs = build_pair(peer, preset)
+    config = ours.config
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, config.image_size, config.image_size, generator=generator).to(device)
+    labels = torch.randint(config.num_labels, (batch,), generator=generator).to(device)
+    models = {"ours": Logits(ours), "peer": theirs}
+    step = STEPS[mode]
+    for model in models.values():
+        model.to(device).train(mode == "train-step")
+    results = [step(model, images, labels) for model in models.values()]
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
+    operations = whole_operations(ours, images) * (1 if mode == "inference" else 3)
+    if arguments.token_merging:
+        merging = ViTScratchForImageClassification(
+            ViTScratchConfig.from_dict({**config.to_dict(), "token_merging": arguments.token_merging})
+        )
+        merging.load_state_dict(ours.state_dict())
+        models["ours"] = Logits(merging.to(device).train(mode == "train-step"))
+    models = {name: on_device(model, arguments) for name, model in models.items()}
+
+    def run(name: str) -> Callable[[], Any]:
+        def call() -> None:
+            with torch.autocast(device, torch.bfloat16, enabled=arguments.bf16):
+                step(models[name], images, labels)
+
+        return call
+
+    left, right = torch.randn(PRODUCT[:2], device=device), torch.randn(PRODUCT[1:], device=device)
+
+    def product() -> None:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=arguments.bf16):
+            torch.matmul(left, right)
+
+    sides = {"ours": run("ours"), "peer": run("peer"), "product": product}
+    memory = {}
+    for name in ("ours", "peer"):
+        sides[name]()  # what is made once, compiled code among it, is neither timed nor counted
+        memory[name] = peak_memory(sides[name], device)
+    times = compare(sides, arguments.rounds, device)
+    rate = 2 * np.prod(PRODUCT) / statistics.median(times["product"])
+    ratios = [theirs / mine for mine, theirs in zip(times["ours"], times["peer"], strict=True)]
+    row = {
+        "model": preset,
+        "mode": mode,
+        "batch": batch,
+        "peer": peer,
+        "token_merging": arguments.token_merging,
+        "images_per_second": {name: batch / statistics.median(times[name]) for name in memory},
         "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "share": {name: operations / statistics.median(times[name]) / rate for name in memory},
+        "product_operations_per_second": rate,
+        "peak_memory": memory,
     }
+    if mode == "train-step" and not arguments.compile:
+        ours.activation_checkpointing_enable()
+        row["peak_memory"]["ours, checkpointed"] = peak_memory(sides["ours"], device)
+    return row
 
 
-def benchmark_models(presets: list[str], modes: list[str], rounds: int) -> None:
-    """Print a table: images per second of both sides, and the ratio."""
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {rounds} rounds; images/s, fp32, sdpa")
-    print(f"{'preset':<22} {'mode':<12} {'batch':>5} {'ours':>9} {'transformers':>12}   ratio (range)")
-    for preset in presets:
-        ours, peer, config = build_pair(preset)
-        batch = BATCH_SIZES.get(preset, 8)
-        generator = torch.Generator().manual_seed(0)
-        pixel_values = torch.randn(batch, 3, config.image_size, config.image_size, generator=generator)
-        labels = torch.randint(config.num_labels, (batch,), generator=generator)
+def whole_operations(model: ViTScratchForImageClassification, images: Tensor) -> float:
+    """Operations of a forward pass that computes every token of every block."""
+    was_training = model.training
+    operations = model.eval().vit.floating_point_ops({"pixel_values": images}) / 3
+    model.train(was_training)
+    return operations
+
+
+HEADER = (
+    "| model | mode | batch | peer | ours, images/s | peer, images/s | ratio (range) | share, ours and peer "
+    "| memory, ours and peer |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def table_row(row: dict[str, Any]) -> str:
+    speeds, shares, memory = row["images_per_second"], row["share"], row["peak_memory"]
+    low, high = row["ratio_range"]
+    merging = f" merging {row['token_merging']}" if row["token_merging"] else ""
+    checkpointed = memory.get("ours, checkpointed")
+    return (
+        f"| {row['model']}{merging} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
+        f"{speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
+        f"{shares['ours']:.0%}, {shares['peer']:.0%} | {memory['ours'] / 1e6:.0f}, {memory['peer'] / 1e6:.0f} MB"
+        + (f"; checkpointed {checkpointed / 1e6:.0f} MB |" if checkpointed else " |")
+    )
+
+
+def benchmark_models(arguments: argparse.Namespace, modes: list[str]) -> None:
+    """Print a table, and write it with `--output` as JSON and as a picture."""
+    machine = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "rounds": arguments.rounds,
+        "precision": "bf16 autocast" if arguments.bf16 else "fp32",
+        "compiled": arguments.compile,
+    }
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(HEADER, flush=True)
+    rows = []
+    for preset in arguments.models:
         for mode in modes:
-            step = {"inference": inference, "train-step": train_step}[mode]
-            for model in (ours, peer):
-                model.train(mode == "train-step")
-            result = compare(step, ours, peer, (pixel_values, labels), rounds)
-            speeds = batch / result["ours"], batch / result["transformers"]
-            print(
-                f"{preset:<22} {mode:<12} {batch:>5} {speeds[0]:>9.1f} {speeds[1]:>12.1f}"
-                f"   {result['ratio']:.3f} ({result['lowest']:.3f} to {result['highest']:.3f})",
-                flush=True,
-            )
+            for batch in arguments.batch_sizes:
+                for peer in arguments.peers:
+                    rows.append(benchmark_pair(peer, preset, mode, batch, arguments))
+                    print(table_row(rows[-1]), flush=True)
+                    if arguments.output:
+                        write(arguments.output, machine, rows)
 
 
-def benchmark_import(rounds: int) -> None:
-    """Print the median time to import each side in a fresh process, and to build the small preset with it."""
+def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The rows as `output`.json, and their ratios as `output`.png."""
+    Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * len(rows)), layout="constrained")
+    peers = list(dict.fromkeys(row["peer"] for row in rows))
+    labels = [f"{row['model']}, {row['mode']}, batch {row['batch']}" for row in rows]
+    for place, row in enumerate(rows):
+        low, high = row["ratio_range"]
+        colour = f"C{peers.index(row['peer'])}"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
+        axes.plot(row["ratio"], place, "o", color=colour)
+    for index, peer in enumerate(peers):
+        axes.plot([], [], "o-", color=f"C{index}", label=peer)
+    axes.axvline(1.0, color="black", linewidth=1)
+    # A label where it differs from the row above.
+    shown = [label if place == 0 or label != labels[place - 1] else "" for place, label in enumerate(labels)]
+    axes.set_yticks(range(len(rows)), shown)
+    axes.invert_yaxis()
+    axes.set_xlabel("speed of ours / speed of the peer: median of the rounds, and range")
+    axes.legend()
+    figure.savefig(f"{output}.png", dpi=120)
+    plt.close(figure)
+
+
+def benchmark_startup(rounds: int) -> None:
+    """Print the median time of a fresh process that imports each side and builds the small preset with it."""
+    small = ViTScratchConfig.from_pretrained(preset_path("vit-small-patch16-224"))
+    fields = {name: getattr(small, name) for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
     programs = {
-        "modeling_vit_scratch": "import modeling_vit_scratch as m; m.ViTScratchForImageClassification",
-        "transformers.ViTModel": "import transformers as m; m.ViTModel; m.ViTForImageClassification",
+        "modeling_vit_scratch": "import modeling_vit_scratch as m; "
+        f"m.ViTScratchForImageClassification(m.ViTScratchConfig(**{fields}, num_labels=1000))",
+        "transformers": "import transformers as m; "
+        f"m.ViTForImageClassification(m.ViTConfig(**{fields}, num_labels=1000))",
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
@@ -165,7 +272,8 @@ def benchmark_import(rounds: int) -> None:
             subprocess.run([sys.executable, "-c", program], check=True)
             seconds[name].append(time.perf_counter() - began)
     for name, values in seconds.items():
-        print(f"import {name:<22} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
+        spread = f"({min(values):.2f} to {max(values):.2f})"
+        print(f"import {name:<20} and build ViT-S  {statistics.median(values):.2f} s {spread}")
 
 
 def benchmark_weights() -> None:
@@ -232,17 +340,27 @@ def _save_as_google(folder: Path, file: Path) -> None:
 def main() -> None:
     """Parse the flags and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(BATCH_SIZES), metavar="PRESET")
-    parser.add_argument("--modes", nargs="+", default=["inference", "train-step", "import"])
+    parser.add_argument(
+        "--modes", nargs="+", default=["inference", "train-step"], choices=[*STEPS, "startup", "weights"]
+    )
+    parser.add_argument("--models", nargs="+", default=PRESETS, metavar="PRESET")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64], metavar="B")
+    parser.add_argument("--peers", nargs="+", default=installed_peers(), choices=list(PEERS))
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument(
+        "--token-merging", type=int, default=0, metavar="R", help="patches that each of our blocks merges"
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile both sides")
+    parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")
     arguments = parser.parse_args()
-    if "import" in arguments.modes:
-        benchmark_import(arguments.rounds)
+    if "startup" in arguments.modes:
+        benchmark_startup(arguments.rounds)
     if "weights" in arguments.modes:
         benchmark_weights()
-    modes = [mode for mode in arguments.modes if mode not in ("import", "weights")]
-    if modes:
-        benchmark_models(arguments.models, modes, arguments.rounds)
+    if modes := [mode for mode in arguments.modes if mode in STEPS]:
+        benchmark_models(arguments, modes)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
+
 from golden import article_cases, jax_cases, lucidrains_cases, timm_architectures, timm_cases, torchvision_cases
 from golden.common import Case, images
-from safetensors.numpy import save_file
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from measure_scale import build, expected_payload, sent
 
 # Images and epochs: the recipe's two lengths (arXiv 2205.01580), AugReg's shorter one (2106.10270), ViT's (2010.11929).

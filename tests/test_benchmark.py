@@ -1,0 +1,71 @@
+"""The benchmark: both sides have the same outputs before they are timed, and what it writes is what it printed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))  # they import one another, too
+
+import benchmark  # noqa: E402  # it is found on the path above
+import peers  # noqa: E402  # likewise
+
+
+def run(*flags):
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts/benchmark.py", "--models", "vit-micro-patch4-32", "--rounds", "2", *flags],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_it_writes_a_table_json_and_a_picture(tmp_path):
+    result = run("--batch-sizes", "2", "--peers", "transformers", "torch", "--output", str(tmp_path / "speed"))
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["machine"]["rounds"] == 2
+    assert [(row["mode"], row["peer"], row["batch"]) for row in written["rows"]] == [
+        ("inference", "transformers", 2),
+        ("inference", "torch", 2),
+        ("train-step", "transformers", 2),
+        ("train-step", "torch", 2),
+    ]
+    for row in written["rows"]:
+        low, high = row["ratio_range"]
+        assert low <= row["ratio"] <= high
+        assert benchmark.table_row(row) in result.stdout
+    training = written["rows"][2]["peak_memory"]
+    assert training["ours, checkpointed"] < training["ours"]
+    with Image.open(tmp_path / "speed.png") as picture:
+        assert picture.width > 500
+
+
+def test_merging_is_timed_beside_a_peer_that_cannot(tmp_path):
+    flags = ("--batch-sizes", "1", "--peers", "torch", "--modes", "inference", "--token-merging", "5")
+    result = run(*flags, "--output", str(tmp_path / "speed"))
+    assert result.returncode == 0, result.stderr
+    assert "merging 5" in result.stdout
+
+
+@pytest.mark.parametrize("peer", ["transformers", "torch"])
+def test_a_pair_has_the_same_outputs_and_gradients(peer):
+    ours, theirs = peers.build_pair(peer, "vit-micro-patch4-32")
+    images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    for step in benchmark.STEPS.values():
+        results = [step(model.eval(), images, labels) for model in (peers.Logits(ours), theirs)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        assert results[0].abs().max() > 1e-3
+
+
+def test_the_peak_is_the_most_that_lives_at_once():
+    def step():
+        for _ in range(3):
+            torch.ones(1000, 100)  # 400 kB each, one after the other
+        return torch.ones(1000, 100), torch.ones(1000, 50)
+
+    assert benchmark.peak_memory(step, "cpu") == 600_000
