@@ -94,6 +94,19 @@ def _by_recipe(argv: list[str], verb: str) -> int:
     return 0
 
 
+def _add_speed(parser: Parser) -> None:
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, bf16, or int8 (on the CPU, with ONNX Runtime) (default: fp32)"
+    )
+    parser.add_argument(
+        "--token_merging",
+        "--token-merging",
+        type=_count,
+        metavar="R",
+        help="patches that each block merges away: faster, a little less accurate (default: what the checkpoint says)",
+    )
+
+
 def _evaluate(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
@@ -104,6 +117,7 @@ def _evaluate(argv: list[str]) -> int:
     parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
     parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
     parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
+    _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     arguments = parser.parse_args(argv)
     from .metrics import compute_metrics
@@ -125,6 +139,7 @@ def _predict(argv: list[str]) -> int:
     parser.add_argument("--top_k", "--top-k", type=_positive, default=1, help="labels per image (default: 1)")
     parser.add_argument("--output", help="write a table to this file: .jsonl, .csv or .parquet")
     parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
+    _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     options = vars(parser.parse_args(argv))
     from .prediction import Prediction, check_output, predict, write_predictions
@@ -238,6 +253,12 @@ def _size(text: str) -> int | tuple[int, int]:
     if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"must be pixels, H or H,W, got {text!r}")
     return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

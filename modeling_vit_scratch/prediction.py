@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
@@ -30,27 +31,43 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from .augmentation import preprocessing
 from .columns import relabelled
 from .data import load_images
+from .deployment.int8 import Int8Classifier
 from .finetuning import check_merged
 from .images import BadImageError, images_in, read_image, without_bad_images
 from .report import ALL, SplitResults
 
+PRECISIONS = ("fp32", "bf16", "int8")
+
 
 def load_checkpoint(
-    checkpoint: str, *, trust_remote_code: bool = False
-) -> tuple[PreTrainedModel, BaseImageProcessor, list[str]]:
+    checkpoint: str,
+    *,
+    precision: str = "fp32",
+    token_merging: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel | Int8Classifier, BaseImageProcessor, list[str]]:
     """A classifier ready for use, its image processor, and its labels in the order of the logits.
 
     Args:
         checkpoint: a folder or a Hub id.
+        precision: one of `PRECISIONS`; "int8" runs on the CPU.
+        token_merging: patches that each block merges away, instead of what the checkpoint says.
         trust_remote_code: run code that comes with it; not needed for checkpoints of this package.
 
     Raises:
-        ValueError: if it is no whole checkpoint. Weights are read from safetensors only, never from a pickle.
+        ValueError: if the settings will not do, or it is no whole checkpoint. Weights are read from safetensors only,
+            never from a pickle.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     check_checkpoint(checkpoint)
     options = {"trust_remote_code": trust_remote_code}
     with loading(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, **options)
+        if token_merging is not None:
+            if not hasattr(config, "token_merging"):
+                raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
+            config.token_merging, config.token_merging_schedule = token_merging, "constant"
         processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
         model, report = AutoModelForImageClassification.from_pretrained(
             checkpoint, config=config, use_safetensors=True, output_loading_info=True, **options
@@ -61,7 +78,14 @@ def load_checkpoint(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
             f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
         )
-    return model.eval(), processor, [model.config.id2label[index] for index in range(model.config.num_labels)]
+    label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    model.eval()
+    if precision == "bf16":
+        model.to(torch.bfloat16)
+    if precision == "int8":
+        example = processor([Image.new("RGB", (32, 32))] * 2, return_tensors="pt")["pixel_values"]
+        return Int8Classifier(model, example), processor, label_names
+    return model, processor, label_names
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -109,6 +133,8 @@ def evaluate(
     label_column_name: str | None = None,
     batch_size: int = 64,
     strict_images: bool = False,
+    precision: str = "fp32",
+    token_merging: int | None = None,
     trust_remote_code: bool = False,
 ) -> SplitResults:
     """Predict a split of labelled images.
@@ -119,6 +145,7 @@ def evaluate(
         split: which split; by default `test` if there is one, else `validation`, else all images.
         batch_size: images at a time.
         strict_images: stop at images that cannot be read, instead of leaving them out.
+        precision, token_merging: those of `load_checkpoint`.
         trust_remote_code: run code that comes with the checkpoint.
 
     Returns:
@@ -128,7 +155,9 @@ def evaluate(
         ValueError: if the checkpoint, the data or the split will not do, or the data has labels that the checkpoint
             does not know.
     """
-    model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
+    model, processor, label_names = load_checkpoint(
+        checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
+    )
     splits = load_images(
         data,
         config_name=config_name,
@@ -149,7 +178,7 @@ def evaluate(
 
 
 def predict_dataset(
-    model: PreTrainedModel, processor: BaseImageProcessor, name: str, dataset: Dataset, batch_size: int
+    model: torch.nn.Module, processor: BaseImageProcessor, name: str, dataset: Dataset, batch_size: int
 ) -> SplitResults:
     """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
     with tempfile.TemporaryDirectory() as folder:
@@ -182,6 +211,8 @@ def predict(
     *,
     top_k: int = 1,
     batch_size: int = 64,
+    precision: str = "fp32",
+    token_merging: int | None = None,
     trust_remote_code: bool = False,
 ) -> Iterator[Prediction | BadImageError]:
     """Say what is on images, in order.
@@ -191,6 +222,7 @@ def predict(
         images: files, and folders whose images are all taken.
         top_k: labels per image, at most as many as there are.
         batch_size: images at a time.
+        precision, token_merging: those of `load_checkpoint`.
         trust_remote_code: run code that comes with the checkpoint.
 
     Yields:
@@ -202,8 +234,11 @@ def predict(
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
     files = list(image_files(images))
-    model, processor, label_names = load_checkpoint(checkpoint, trust_remote_code=trust_remote_code)
-    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    model, processor, label_names = load_checkpoint(
+        checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
+    )
+    if torch.cuda.is_available() and precision != "int8":
+        torch.nn.Module.to(model, "cuda")
     starts = range(0, len(files), batch_size)
     for start in tqdm(starts, unit="batch", leave=False, disable=None if len(starts) > 1 else True):
         batch = [_read(file) for file in files[start : start + batch_size]]
@@ -244,10 +279,12 @@ def _read(file: str):
 
 
 @torch.inference_mode()
-def _top(model: PreTrainedModel, processor: BaseImageProcessor, images: list, k: int) -> list[tuple[list, list]]:
+def _top(
+    model: PreTrainedModel | Int8Classifier, processor: BaseImageProcessor, images: list, k: int
+) -> list[tuple[list, list]]:
     """Probabilities and classes of the `k` most likely classes of each image."""
     pixel_values = processor(images, return_tensors="pt")["pixel_values"].to(model.device)  # (B, C, H, W)
-    scores, classes = model(pixel_values).logits.softmax(-1).topk(k)  # (B, k)
+    scores, classes = model(pixel_values).logits.float().softmax(-1).topk(k)  # (B, k)
     return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
 

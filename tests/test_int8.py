@@ -1,0 +1,116 @@
+"""Faster prediction: 8-bit integers, bf16 and token merging, from Python and from the command line."""
+
+import pytest
+import torch
+from runs import refused, vit_scratch
+
+from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.data import load_images
+from modeling_vit_scratch.deployment import int8
+from modeling_vit_scratch.deployment.int8 import Int8Classifier
+from modeling_vit_scratch.prediction import evaluate, load_checkpoint
+
+TINY = {
+    "image_size": [24, 35],
+    "patch_size": [6, 7],
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "intermediate_size": 56,
+    "num_labels": 9,
+}
+ORIGINAL_VIT = {"norm_first": True, "use_cls_position": True, "use_final_layer_norm": True}
+
+
+def tiny(**fields):
+    torch.manual_seed(0)
+    return ViTScratchForImageClassification(ViTScratchConfig(**{**TINY, **fields})).eval()
+
+
+def images(batch):
+    return torch.randn(batch, 3, 24, 35, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(digits_run):
+    return str(digits_run[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    for index, image in enumerate(load_images("digits")["test"].select(range(20))["image"]):
+        (folder / f"{index:02}.png").write_bytes(image["bytes"])
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {**ORIGINAL_VIT, "token_merging": 4}, {"use_swiglu_ffn": True, "pooling": "attention"}], ids=str
+)
+def test_the_logits_are_nearly_those_of_torch(fields):
+    model = tiny(**fields)
+    classifier = Int8Classifier(model, images(2))
+    for batch in (1, 2, 7):
+        logits, exact = classifier(images(batch)).logits, model(images(batch)).logits.detach()
+        error = (logits - exact).abs().mean() / exact.std()
+        assert 1e-4 < error < 0.15  # rounded, and no more than that
+
+
+def test_with_labels_it_has_the_loss():
+    labels = torch.tensor([3, 0])
+    outputs = Int8Classifier(tiny(), images(2))(images(2), labels=labels)
+    torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
+
+
+@pytest.mark.parametrize("settings", [{"precision": "int8"}, {"precision": "bf16"}], ids=str)
+def test_a_trained_model_is_as_good_as_before(checkpoint, settings):
+    exact, faster = evaluate(checkpoint, "digits"), evaluate(checkpoint, "digits", **settings)
+    accuracies = [(results.logits.argmax(1) == results.labels).mean() for results in (exact, faster)]
+    assert abs(accuracies[0] - accuracies[1]) < 0.02
+    assert (exact.logits != faster.logits).any()
+
+
+def test_merging_on_demand_is_merging_by_the_configuration(checkpoint):
+    model, _, _ = load_checkpoint(checkpoint, token_merging=2)
+    assert model.config.token_merging == 2
+    assert load_checkpoint(checkpoint)[0].config.token_merging == 0
+
+
+def test_the_commands_take_both(checkpoint, folder):
+    exact = vit_scratch("predict", checkpoint, folder)
+    faster = vit_scratch("predict", checkpoint, folder, "--precision", "int8", "--token-merging", "1")
+    assert (faster.status, faster.err) == (0, "")
+    assert len(faster.lines) == len(exact.lines) == 20
+    labels = [[line.split("\t")[1].split()[0] for line in result.lines] for result in (exact, faster)]
+    assert sum(a == b for a, b in zip(*labels, strict=True)) >= 18
+    assert faster.lines != exact.lines
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_an_unknown_precision_is_refused(checkpoint, folder, verb):
+    message = refused(verb, checkpoint, folder, "--precision", "int4")
+    assert message == f"vit-scratch {verb}: precision must be one of fp32, bf16, int8, got 'int4'."
+
+
+def test_without_onnx_runtime_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(int8, "NEEDED", ("onnx", "onnxruntime_that_nobody_has"))
+    with pytest.raises(ValueError, match=r"int8 needs onnxruntime_that_nobody_has: pip install 'vit-scratch\[onnx\]'"):
+        Int8Classifier(tiny(), images(2))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "wide"),
+    [
+        ({"architecture": "x86_64", "avx512_vnni": True}, True),
+        ({"architecture": "x86_64", "avx2": True, "avx512_vnni": False}, False),
+        ({"architecture": "aarch64"}, True),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_weights_have_7_bits_where_sums_of_8_would_overflow(monkeypatch, capabilities, wide):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert int8.has_wide_products() is wide
+    model = tiny()
+    logits, exact = Int8Classifier(model, images(2))(images(3)).logits, model(images(3)).logits.detach()
+    assert (logits - exact).abs().mean() / exact.std() < 0.15
