@@ -153,6 +153,7 @@ def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: arg
     memory = {}
     for name in ("ours", "peer"):
         sides[name]()  # what is made once, compiled code among it, is neither timed nor counted
+        models[name].zero_grad()  # the gradients of a step are its own
         memory[name] = peak_memory(sides[name], device)
     times = compare(sides, arguments.rounds, device)
     rate = 2 * np.prod(PRODUCT) / statistics.median(times["product"])
@@ -171,7 +172,8 @@ def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: arg
         "peak_memory": memory,
     }
     if mode == "train-step" and not arguments.compile:
-        ours.activation_checkpointing_enable()
+        models["ours"].model.activation_checkpointing_enable()
+        models["ours"].zero_grad()
         row["peak_memory"]["ours, checkpointed"] = peak_memory(sides["ours"], device)
     return row
 
