@@ -31,6 +31,7 @@ from .modeling_vit_scratch import (
     ViTScratchModel,
     ViTScratchPreTrainedModel,
 )
+from .packing_vit_scratch import pad_images
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "ViTScratchForMaskedImageModeling",
     "ViTScratchModel",
     "ViTScratchPreTrainedModel",
+    "pad_images",
 ]
 
 

@@ -54,6 +54,7 @@ from .layers_vit_scratch import (
     height_width,
 )
 from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
+from .packing_vit_scratch import PackedImages, is_worth_packing
 
 # How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
 MIMETIC_POSITIONS = 0.3
@@ -438,34 +439,57 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             config = copy.copy(config)
             config._attn_implementation = "eager"
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
-        patches = attention_mask = None
+        recorded = bool(kwargs.get("output_hidden_states", config.output_hidden_states))
+        num_queries = self.num_queries() if only_pooled and not recorded and not maps_wanted else None
         if any(self.merging_schedule):
-            # The sizes of the tokens take the place of the mask: padding has size 0.
-            patches = MergedPatches.none_yet(x, config.num_prefix_tokens, patch_mask)
-        else:
-            if patch_mask is not None:
-                # (B, T): what stands in front of the patches is never padding.
-                patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
-            attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
-        recorded = kwargs.get("output_hidden_states", config.output_hidden_states)
-        whole = recorded or maps_wanted or not only_pooled
-        cuttable = attention_mask is None or (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4)
-        num_queries = self.num_queries() if cuttable and not whole else None
-        for index, block in enumerate(self.encoder):
-            if num_queries is not None and index == len(self.encoder) - 1:
-                kwargs["num_queries"] = num_queries
-                attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
+            return self._encode_merging(x, patch_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs)
+        if patch_mask is not None:
+            # (B, T): what stands in front of the patches is never padding.
+            patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
+        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
+        if attention_mask is not None and not (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4):
+            num_queries = None  # a mask of the kernel's own kind, which has no rows to take
+        if maps_wanted or patch_mask is None or not is_worth_packing(patch_mask, x.shape[2]):
+            return self._encode_padded(x, attention_mask, kernel, num_queries, recorded, **kwargs)
+        return self._encode_packed(x, PackedImages(patch_mask, kernel), attention_mask, num_queries, recorded, **kwargs)
+
+    def _encode_padded(self, x, attention_mask, kernel, num_queries, recorded, **kwargs) -> Tensor:
+        for block in self.encoder if num_queries is None else self.encoder[:-1]:
             before = x
-            if patches is None:
-                x = block(x, attention_mask, kernel, **kwargs)
-            else:
-                num_merged = 0 if "num_queries" in kwargs else self.merging_schedule[index]
-                merging = TokenMerging(kernel, config._attn_implementation, patches, num_merged, maps_wanted)
-                x = block(x, None, merging.attend, merge=merging.merge if num_merged else None, **kwargs)
-                patches = merging.patches
+            x = block(x, attention_mask, kernel, **kwargs)
+            if recorded:
+                self.hidden_state(before, x, None)
+        return x if num_queries is None else self._last_block(x, attention_mask, kernel, num_queries, **kwargs)
+
+    def _encode_packed(self, x, packed: PackedImages, attention_mask, num_queries, recorded, **kwargs) -> Tensor:
+        x = packed.pack(x)  # (1, L, D)
+        for block in self.encoder if num_queries is None else self.encoder[:-1]:
+            before = x
+            x = block(x, None, packed.attend, **kwargs)
+            if recorded:
+                self.hidden_state(packed.unpack(before), packed.unpack(x), None)
+        x = packed.unpack(x)  # (B, T, D): the tokens in front are the first of each image again
+        return x if num_queries is None else self._last_block(x, attention_mask, packed.kernel, num_queries, **kwargs)
+
+    def _last_block(self, x: Tensor, attention_mask: Tensor | None, kernel, num_queries: int, **kwargs) -> Tensor:
+        """The last block, of the first tokens alone: (B, T, D) -> (B, num_queries, D)."""
+        attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
+        return self.encoder[-1](x, attention_mask, kernel, num_queries=num_queries, **kwargs)
+
+    def _encode_merging(self, x, patch_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs) -> Tensor:
+        # The sizes of the tokens take the place of the mask: padding has size 0.
+        patches = MergedPatches.none_yet(x, config.num_prefix_tokens, patch_mask)
+        # A backbone may have fewer blocks than the schedule.
+        for block, num_merged in zip(self.encoder, self.merging_schedule, strict=False):
+            if num_queries is not None and block is self.encoder[-1]:
+                kwargs["num_queries"], num_merged = num_queries, 0
+            merging = TokenMerging(kernel, config._attn_implementation, patches, num_merged, maps_wanted)
+            before = x
+            x = block(x, None, merging.attend, merge=merging.merge if num_merged else None, **kwargs)
+            patches = merging.patches
             if recorded:
                 self.hidden_state(before, x, patches)
-        return x if patches is None or num_queries is not None else patches.unmerge(x)
+        return patches.unmerge(x) if num_queries is None else x
 
     def num_queries(self) -> int | None:
         """How many tokens, from the front, the last block must compute for the pooler; None for all."""

@@ -40,6 +40,7 @@ CODE = {
     "layers_vit_scratch.py",
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
+    "packing_vit_scratch.py",
 }
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
 RUN = {

@@ -44,6 +44,7 @@ CODE = {
     "layers_vit_scratch.py",
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
+    "packing_vit_scratch.py",
 }
 CLASSES = {
     "AutoModel": ViTScratchModel,

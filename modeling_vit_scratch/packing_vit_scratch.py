@@ -1,0 +1,114 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Images of different sizes in one batch: padded to one size, and computed without the padding.
+
+Everything in a block but its attention treats each token by itself, so the tokens of all images can stand one after the
+other in a single sequence, without those that are padding (Patch n' Pack, Dehghani et al. 2023, arXiv 2307.06304). Only
+the attention takes the sequence apart again: images with as many tokens as one another attend together, as a batch that
+needs no mask.
+
+This file needs nothing but torch.
+
+Shapes: B batch, C channels, H and W the largest image height and width in pixels, N patches of H x W, T tokens of a
+padded image, L tokens of all images without padding, D width, A attention heads.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+# Leaving out n tokens of width D saves about 24 n D^2 operations in a block, and costs a call of the attention for each
+# length among the images. This many n D^2 are worth a call (`scripts/benchmark.py --modes mixed-sizes`).
+LEAST_SAVED = 250_000
+
+
+def pad_images(images: Sequence[Tensor], patch_size: int | Sequence[int]) -> dict[str, Tensor | bool]:
+    """A batch of images of different sizes: what the models take as `model(**pad_images(images, 16))`.
+
+    Args:
+        images: each (C, its height, its width), with sides that are multiples of the patch.
+        patch_size: pixels, one number or (height, width); `config.patch_size`.
+
+    Returns:
+        `pixel_values` (B, C, H, W), each image in the top left corner and zeros around it; `attention_mask` (B, N),
+        true where a patch is the image's; and `interpolate_pos_encoding`, so that each image gets its own positions.
+
+    Raises:
+        ValueError: if there are no images, or one cannot be cut into patches or has other channels than the first.
+    """
+    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    if not len(images):
+        raise ValueError("there are no images to pad.")
+    for index, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != images[0].shape[0]:
+            raise ValueError(
+                f"every image must have the shape (channels={images[0].shape[0]}, height, width), but image {index} "
+                f"has {tuple(image.shape)}."
+            )
+        if 0 in image.shape or image.shape[1] % height or image.shape[2] % width:
+            raise ValueError(
+                f"image {index} of {image.shape[1]}x{image.shape[2]} pixels (height x width) cannot be cut into "
+                f"patches of {height}x{width}: resize it to a multiple of the patch size."
+            )
+    rows = max(image.shape[1] for image in images) // height
+    columns = max(image.shape[2] for image in images) // width
+    pixel_values = images[0].new_zeros(len(images), images[0].shape[0], rows * height, columns * width)
+    mask = torch.zeros(len(images), rows, columns, dtype=torch.bool, device=pixel_values.device)
+    for index, image in enumerate(images):
+        pixel_values[index, :, : image.shape[1], : image.shape[2]] = image
+        mask[index, : image.shape[1] // height, : image.shape[2] // width] = True
+    return {"pixel_values": pixel_values, "attention_mask": mask.flatten(1), "interpolate_pos_encoding": True}
+
+
+def is_worth_packing(mask: Tensor, width: int) -> bool:
+    """Whether tokens (B, T) of a width D are faster without the padding, which is false in `mask`.
+
+    Only on the CPU, where that was measured; and compiled and exported models keep the padding, as how much of it there
+    is, is known only at run time.
+    """
+    if mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    lengths = mask.sum(dim=1)
+    left_out = mask.numel() - int(lengths.sum())
+    return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel() and left_out > 0
+
+
+class PackedImages:
+    """Where the tokens of a padded batch stand in the sequence without padding, those of the shortest image first.
+
+    Args:
+        mask: (B, T), false where a token is padding.
+        kernel: the attention kernel of the model.
+    """
+
+    def __init__(self, mask: Tensor, kernel: Callable):
+        self.kernel = kernel
+        self.shape = mask.shape
+        lengths, order = mask.sum(dim=1).sort(stable=True)
+        place = torch.arange(mask.numel(), device=mask.device).view_as(mask)
+        self.index = place[order][mask[order]]  # (L,)
+        # (length, number of images) of each group
+        self.groups = [pair.tolist() for pair in torch.stack(lengths.unique_consecutive(return_counts=True), dim=1)]
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Leave the padding out: (B, T, D) -> (1, L, D)."""
+        return x.flatten(0, 1)[self.index].unsqueeze(0)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """Put zeros where the padding was: (1, L, D) -> (B, T, D)."""
+        padded = x.new_zeros(self.shape.numel(), x.shape[2]).index_copy(0, self.index, x[0])
+        return padded.unflatten(0, self.shape)
+
+    def attend(
+        self, module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, **kwargs
+    ) -> tuple[Tensor, None]:
+        """Attention within each image: 3 x (1, A, L, D / A) -> (1, L, A, D / A)."""
+        outputs = []
+        sizes = [length * count for length, count in self.groups]
+        parts = (x[0].split(sizes, dim=1) for x in (query, key, value))
+        for (length, count), *group in zip(self.groups, *parts, strict=True):
+            # (count, A, length, D / A) each
+            q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in group)
+            output, _ = self.kernel(module, q, k, v, None, **kwargs)  # (count, length, A, D / A)
+            outputs.append(output.flatten(0, 1))
+        return torch.cat(outputs).unsqueeze(0), None
