@@ -11,7 +11,11 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
+from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .arguments import AugmentationArguments
@@ -107,6 +111,50 @@ def preprocessing(processor: BaseImageProcessor) -> Callable[[dict[str, list]], 
 
 
 def _preprocess(rows: dict[str, list[Any]], processor: BaseImageProcessor) -> dict[str, list[Any]]:
-    images = [read_image(image) for image in rows["image"]]
-    pixel_values = processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
-    return {"pixel_values": list(pixel_values)} | {name: rows[name] for name in rows if name != "image"}
+    prepared = pixel_values(processor, [read_image(image) for image in rows["image"]])  # (B, C, H, W)
+    return {"pixel_values": list(prepared)} | {name: rows[name] for name in rows if name != "image"}
+
+
+def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
+    """What the processor makes of images, bit for bit: the input of a model, (B, C, H, W).
+
+    After resizing, a pixel has 256 possible values, so those of transformers' processors for Pillow are rescaled and
+    normalised once, and looked up; other processors do all of it themselves.
+    """
+    if not _rescales_and_normalises_last(processor):
+        return processor(images, return_tensors="pt")["pixel_values"]
+    resized = _resized(processor, images)
+    result = np.empty((len(resized), *resized[0].shape), dtype=np.float32)
+    channels = result.shape[1]
+    values = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
+    values = processor.normalize(
+        processor.rescale(values, processor.rescale_factor), processor.image_mean, processor.image_std
+    )[:, 0]  # (C, 256)
+    for image, row in zip(resized, result, strict=True):
+        for channel in range(channels):
+            # Every index is in range; the default mode would check that, in a copy.
+            np.take(values[channel], image[channel], out=row[channel], mode="clip")
+    return torch.from_numpy(result)
+
+
+def _resized(processor: Any, images: list[Image.Image]) -> list[np.ndarray]:
+    """Each (C, H, W), 8 bits."""
+    size = processor.size
+    to_a_size = processor.do_resize and size.height and size.width and not processor.do_center_crop
+    if to_a_size and isinstance(processor.resample, int):  # Pillow's names of its filters are numbers
+        # As the processor does, but for its conversions from Pillow to NumPy, back, and again.
+        resized = (image.resize((size.width, size.height), processor.resample) for image in images)
+        return [np.moveaxis(np.asarray(image), -1, 0) for image in resized]
+    return processor(images, do_rescale=False, do_normalize=False)["pixel_values"]
+
+
+def _rescales_and_normalises_last(processor: Any) -> bool:
+    kind = type(processor)
+    return (
+        issubclass(kind, PilBackend)
+        and kind._preprocess is PilBackend._preprocess
+        and kind.resize is PilBackend.resize
+        and processor.do_rescale
+        and processor.do_normalize
+        and not processor.do_pad
+    )

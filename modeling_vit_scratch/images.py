@@ -79,10 +79,15 @@ def _pillow_silent() -> Iterator[None]:
 def _decoded(image: Any) -> Image.Image:
     name = _image_name(image)
     try:
-        with nullcontext(image) if isinstance(image, Image.Image) else Image.open(_image_file(image)) as picture:
+        given = isinstance(image, Image.Image)
+        with nullcontext(image) if given else Image.open(_image_file(image)) as picture:
             # Pillow has read the values of a 16-bit PGM as 32-bit ones.
             is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
-            picture = ImageOps.exif_transpose(picture)
+            if given:
+                picture = ImageOps.exif_transpose(picture)
+            else:
+                ImageOps.exif_transpose(picture, in_place=True)  # without a copy
+                picture.load()
         if is_16_bit:
             picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))  # 65,535 becomes 255
         if picture.mode not in ("I", "F"):

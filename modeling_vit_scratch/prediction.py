@@ -28,7 +28,7 @@ from transformers import TrainingArguments as HfTrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .augmentation import preprocessing
+from .augmentation import pixel_values, preprocessing
 from .columns import relabelled
 from .data import load_images
 from .deployment.int8 import Int8Classifier
@@ -283,8 +283,8 @@ def _top(
     model: PreTrainedModel | Int8Classifier, processor: BaseImageProcessor, images: list, k: int
 ) -> list[tuple[list, list]]:
     """Probabilities and classes of the `k` most likely classes of each image."""
-    pixel_values = processor(images, return_tensors="pt")["pixel_values"].to(model.device)  # (B, C, H, W)
-    scores, classes = model(pixel_values).logits.float().softmax(-1).topk(k)  # (B, k)
+    batch = pixel_values(processor, images).to(model.device)  # (B, C, H, W)
+    scores, classes = model(batch).logits.float().softmax(-1).topk(k)  # (B, k)
     return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .augmentation import Variation
+from .augmentation import Variation, pixel_values
 from .images import BadImageError, read_image
 
 # Where a batch says which of its images could not be read.
@@ -146,8 +146,8 @@ class TrainingImages(torch.utils.data.Dataset):
             randomness = random.Random((self.seed << 64) + draw)
             for step in self.steps:
                 images[index] = step(images[index], randomness)
-        pixel_values = self.processor(images, return_tensors="pt")["pixel_values"]  # (B, C, H, W)
-        return [{"pixel_values": image, **row} for image, row in zip(pixel_values, rows, strict=True)]
+        prepared = pixel_values(self.processor, images)  # (B, C, H, W)
+        return [{"pixel_values": image, **row} for image, row in zip(prepared, rows, strict=True)]
 
     def _readable(self, index: int) -> dict[str, Any]:
         """A row whose image is decoded: that of the index, or the next one that can be read."""

@@ -15,9 +15,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, default_data_collator
 from transformers.image_utils import load_image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch.arguments import AugmentationArguments
 from modeling_vit_scratch.augmentation import (
+    pixel_values,
     preprocessing,
     random_affine,
     random_mirror,
@@ -353,9 +355,51 @@ def test_evaluation_sees_what_prediction_and_transformers_pipelines_see(preset, 
         path.write_bytes(content)
         of_prediction = processor(read_image(path), return_tensors="pt")["pixel_values"][0]
         of_pipeline = processor(load_image(str(path)), return_tensors="pt")["pixel_values"][0]
-        pixel_values = evaluated[index]["pixel_values"]
-        assert torch.equal(pixel_values, of_prediction)
-        assert torch.equal(pixel_values, of_pipeline)
+        of_evaluation = evaluated[index]["pixel_values"]
+        assert torch.equal(of_evaluation, of_prediction)
+        assert torch.equal(of_evaluation, of_pipeline)
+
+
+PROCESSORS = {
+    "as saved": {},
+    "another filter": {"resample": Image.Resampling.BOX},
+    "not square": {"size": {"height": 20, "width": 33}},
+    "cut from the middle": {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": 24},
+    "not resized": {"do_resize": False},
+    "not normalised": {"do_normalize": False},
+    "not rescaled": {"do_rescale": False},
+    "another factor": {"rescale_factor": 1 / 127.5},
+    "one mean for all channels": {"image_mean": 0.3, "image_std": 0.7},
+    "padded": {"do_pad": True, "pad_size": {"height": 40, "width": 40}},
+}
+
+
+@pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS)
+def test_the_input_of_a_model_is_what_its_processor_makes_bit_for_bit(settings):
+    mean_and_deviation = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    processor = ViTImageProcessorPil(**{"size": {"height": 32, "width": 32}, **mean_and_deviation, **settings})
+    resized = processor.do_resize
+    images = [noise(size) for size in ([(50, 37), (30, 61), (32, 32), (5, 7)] if resized else [(32, 32), (32, 32)])]
+    expected = processor(images, return_tensors="pt")["pixel_values"]
+    result = pixel_values(processor, images)
+    assert result.dtype == expected.dtype
+    assert torch.equal(result, expected)
+
+
+def test_a_processor_with_steps_of_its_own_takes_them():
+    class Inverted(ViTImageProcessorPil):
+        def _preprocess(self, images, **kwargs):
+            return super()._preprocess([255 - image for image in images], **kwargs)
+
+    class Halved(ViTImageProcessorPil):
+        def normalize(self, image, mean, std, **kwargs):
+            return image / 2
+
+    for kind in (Inverted, Halved):
+        processor, image = kind(), noise((50, 37))
+        expected = processor(image, return_tensors="pt")["pixel_values"]
+        assert torch.equal(pixel_values(processor, [image]), expected)
+        assert not torch.equal(pixel_values(ViTImageProcessorPil(), [image]), expected)
 
 
 def test_a_batch_is_ready_for_the_model():
