@@ -3,9 +3,13 @@
     python scripts/benchmark.py --output benchmark               # every peer that is installed: table, JSON and picture
     python scripts/benchmark.py --models vit-base-patch16-224 --batch-sizes 8 --peers transformers --rounds 5
     python scripts/benchmark.py --token-merging 13               # ours merges tokens; the peers cannot
+    python scripts/benchmark.py --modes inference --int8         # ours in 8-bit integers (memory is torch's alone then)
     python scripts/benchmark.py --device cuda --bf16 --compile   # on a GPU
+    python scripts/benchmark.py --modes mixed-sizes --batch-sizes 8        # padded images beside what others do
+    python scripts/benchmark.py --modes data-loading             # photographs from their files to a batch
     python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
     python scripts/benchmark.py --modes weights                  # memory and time of importing the weights of a ViT-L
+    python scripts/benchmark.py --modes time-to-accuracy --data CIFAR10    # hours: scripts/compare_training.py, in full
 
 The outputs of both sides are asserted equal before anything is timed. Each round times one side, the other, and a plain
 matrix product, so that what else the machine does meets all three. The ratio of speeds is taken round by round; its
@@ -15,6 +19,7 @@ tensors of a step take at once, beside the weights and the images.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -23,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +39,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from transformers import ViTConfig, ViTForImageClassification
 
+import data_loading
+import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.deployment.int8 import Int8Classifier
 from modeling_vit_scratch.presets import preset_path
 from peers import PEERS, Logits, build_pair, installed_peers
+from timing import compare, peak_memory, ratios
 
+# Fields of the configuration that make less work, each a flag.
+FASTER = ("token_merging", "patch_dropout")
+# The least share of the largest side that the sides of images of different sizes have.
+SMALLEST_SIDES = (0.5, 0.9)
 PRESETS = ["vit-tiny-patch16-224", "vit-small-patch16-224", "vit-base-patch16-224"]
 # That of the first layer of the feed-forward networks of a ViT-B on 8 images, the product that ViTs spend most time in.
 PRODUCT = (8 * 197, 768, 3072)
@@ -70,39 +82,16 @@ def train_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 STEPS = {"inference": inference, "train-step": train_step}
 
 
-def seconds(step: Callable[[], Any], device: str) -> float:
-    """The time of one call, to the end of what it started on the device."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def peak_memory(step: Callable[[], Any], device: str) -> int:
-    """The most that tensors made in a step take at the same time, in bytes."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    # The events of the allocator, each with the bytes that it gave or took back, in the order of time.
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    taken = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
-    return int(taken.max(initial=0))
-
-
-def compare(sides: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each side in every round. Who goes first alternates, as each finds the caches as another left them."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for index in range(rounds):
-        for name in list(sides) if index % 2 else reversed(sides):
-            times[name].append(seconds(sides[name], device))
-    return times
+def faster(
+    model: ViTScratchForImageClassification, images: Tensor, mode: str, arguments: argparse.Namespace
+) -> nn.Module:
+    """Our side as the flags want it, of the same weights."""
+    if fields := {name: getattr(arguments, name) for name in FASTER if getattr(arguments, name)}:
+        other = ViTScratchForImageClassification(ViTScratchConfig.from_dict({**model.config.to_dict(), **fields}))
+        other.load_state_dict(model.state_dict())
+        model = other.to(images.device).train(mode == "train-step")
+    # At least two images show the exporter which axis is the batch.
+    return Int8Classifier(model, images.repeat(2, 1, 1, 1)) if arguments.int8 else model
 
 
 def on_device(model: nn.Module, arguments: argparse.Namespace) -> nn.Module:
@@ -128,12 +117,7 @@ def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: arg
     results = [step(model, images, labels) for model in models.values()]
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
     operations = whole_operations(ours, images) * (1 if mode == "inference" else 3)
-    if arguments.token_merging:
-        merging = ViTScratchForImageClassification(
-            ViTScratchConfig.from_dict({**config.to_dict(), "token_merging": arguments.token_merging})
-        )
-        merging.load_state_dict(ours.state_dict())
-        models["ours"] = Logits(merging.to(device).train(mode == "train-step"))
+    models["ours"] = Logits(faster(ours, images, mode, arguments))
     models = {name: on_device(model, arguments) for name, model in models.items()}
 
     def run(name: str) -> Callable[[], Any]:
@@ -157,16 +141,18 @@ def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: arg
         memory[name] = peak_memory(sides[name], device)
     times = compare(sides, arguments.rounds, device)
     rate = 2 * np.prod(PRODUCT) / statistics.median(times["product"])
-    ratios = [theirs / mine for mine, theirs in zip(times["ours"], times["peer"], strict=True)]
+    ratio, spread = ratios(times["ours"], times["peer"])
     row = {
+        "label": f"{preset}, {mode}, batch {batch}",
         "model": preset,
         "mode": mode,
         "batch": batch,
         "peer": peer,
-        "token_merging": arguments.token_merging,
+        **{name: getattr(arguments, name) for name in FASTER},
+        "int8": arguments.int8,
         "images_per_second": {name: batch / statistics.median(times[name]) for name in memory},
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
+        "ratio": ratio,
+        "ratio_range": spread,
         "share": {name: operations / statistics.median(times[name]) / rate for name in memory},
         "product_operations_per_second": rate,
         "peak_memory": memory,
@@ -195,19 +181,20 @@ HEADER = (
 def table_row(row: dict[str, Any]) -> str:
     speeds, shares, memory = row["images_per_second"], row["share"], row["peak_memory"]
     low, high = row["ratio_range"]
-    merging = f" merging {row['token_merging']}" if row["token_merging"] else ""
+    faster = f" merging {row['token_merging']}" if row["token_merging"] else ""
+    faster += f" patch dropout {row['patch_dropout']:g}" if row["patch_dropout"] else ""
+    faster += " int8" if row["int8"] else ""
     checkpointed = memory.get("ours, checkpointed")
     return (
-        f"| {row['model']}{merging} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
+        f"| {row['model']}{faster} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
         f"{speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
         f"{shares['ours']:.0%}, {shares['peer']:.0%} | {memory['ours'] / 1e6:.0f}, {memory['peer'] / 1e6:.0f} MB"
         + (f"; checkpointed {checkpointed / 1e6:.0f} MB |" if checkpointed else " |")
     )
 
 
-def benchmark_models(arguments: argparse.Namespace, modes: list[str]) -> None:
-    """Print a table, and write it with `--output` as JSON and as a picture."""
-    machine = {
+def describe_machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -215,17 +202,37 @@ def benchmark_models(arguments: argparse.Namespace, modes: list[str]) -> None:
         "precision": "bf16 autocast" if arguments.bf16 else "fp32",
         "compiled": arguments.compile,
     }
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+
+
+def benchmark_models(arguments: argparse.Namespace, modes: list[str]) -> Iterator[dict[str, Any]]:
+    """Print the rows of a table, and yield them."""
     print(HEADER, flush=True)
-    rows = []
     for preset in arguments.models:
         for mode in modes:
             for batch in arguments.batch_sizes:
                 for peer in arguments.peers:
-                    rows.append(benchmark_pair(peer, preset, mode, batch, arguments))
-                    print(table_row(rows[-1]), flush=True)
-                    if arguments.output:
-                        write(arguments.output, machine, rows)
+                    row = benchmark_pair(peer, preset, mode, batch, arguments)
+                    print(table_row(row), flush=True)
+                    yield row
+
+
+def benchmark_mixed_sizes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Print the rows of a table, and yield them."""
+    print(mixed_sizes.HEADER, flush=True)
+    for preset in arguments.models:
+        for batch in arguments.batch_sizes:
+            for smallest in SMALLEST_SIDES:
+                for row in mixed_sizes.benchmark_mixed_sizes(preset, batch, smallest, arguments.rounds):
+                    print(mixed_sizes.table_row(row), flush=True)
+                    yield row
+
+
+def benchmark_data_loading(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Print the rows of a table, and yield them."""
+    print(data_loading.HEADER, flush=True)
+    for row in data_loading.benchmark_data_loading(arguments.rounds):
+        print(data_loading.table_row(row), flush=True)
+        yield row
 
 
 def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -238,7 +245,7 @@ def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> N
 
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * len(rows)), layout="constrained")
     peers = list(dict.fromkeys(row["peer"] for row in rows))
-    labels = [f"{row['model']}, {row['mode']}, batch {row['batch']}" for row in rows]
+    labels = [row["label"] for row in rows]
     for place, row in enumerate(rows):
         low, high = row["ratio_range"]
         colour = f"C{peers.index(row['peer'])}"
@@ -339,11 +346,23 @@ def _save_as_google(folder: Path, file: Path) -> None:
     np.savez(file, **arrays)
 
 
+def benchmark_time_to_accuracy(data: str) -> None:
+    """All of `scripts/compare_training.py`, which goes on where it was interrupted."""
+    for step in (["time", "--data", data], ["train", "--data", data], ["draw"]):
+        subprocess.run([sys.executable, Path(__file__).with_name("compare_training.py"), *step], check=True)
+
+
+TABLES = {"mixed-sizes": benchmark_mixed_sizes, "data-loading": benchmark_data_loading}
+
+
 def main() -> None:
     """Parse the flags and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--modes", nargs="+", default=["inference", "train-step"], choices=[*STEPS, "startup", "weights"]
+        "--modes",
+        nargs="+",
+        default=["inference", "train-step"],
+        choices=[*STEPS, *TABLES, "startup", "weights", "time-to-accuracy"],
     )
     parser.add_argument("--models", nargs="+", default=PRESETS, metavar="PRESET")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64], metavar="B")
@@ -352,17 +371,38 @@ def main() -> None:
     parser.add_argument(
         "--token-merging", type=int, default=0, metavar="R", help="patches that each of our blocks merges"
     )
+    parser.add_argument(
+        "--patch-dropout", type=float, default=0.0, metavar="P", help="share of the patches that training leaves out"
+    )
+    parser.add_argument("--int8", action="store_true", help="ours in 8-bit integers, with ONNX Runtime")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile both sides")
+    parser.add_argument("--data", metavar="CIFAR10", help="that of scripts/compare_training.py, for time-to-accuracy")
     parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")
     arguments = parser.parse_args()
+    if arguments.int8 and (arguments.modes != ["inference"] or arguments.device != "cpu"):
+        parser.error("--int8 is for --modes inference on the CPU.")
+    if "time-to-accuracy" in arguments.modes and not arguments.data:
+        parser.error("--modes time-to-accuracy wants --data.")
     if "startup" in arguments.modes:
         benchmark_startup(arguments.rounds)
     if "weights" in arguments.modes:
         benchmark_weights()
-    if modes := [mode for mode in arguments.modes if mode in STEPS]:
-        benchmark_models(arguments, modes)
+    if "time-to-accuracy" in arguments.modes:
+        benchmark_time_to_accuracy(arguments.data)
+    steps = [mode for mode in arguments.modes if mode in STEPS]
+    tables = [benchmark_models(arguments, steps)] if steps else []
+    tables += [table(arguments) for mode, table in TABLES.items() if mode in arguments.modes]
+    if not tables:
+        return
+    machine = describe_machine(arguments)
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    rows = []
+    for row in itertools.chain.from_iterable(tables):
+        rows.append(row)
+        if arguments.output:
+            write(arguments.output, machine, rows)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from benchmark import compare
 from modeling_vit_scratch.data import load_images
 from modeling_vit_scratch.porting import export_checkpoint
 from modeling_vit_scratch.prediction import load_checkpoint, predict_dataset
+from timing import compare, ratios
 
 PEER = "transformers"
 
@@ -62,9 +62,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     times = compare(sides, arguments.rounds, "cpu")
     for row in rows:
         mine = times[row["setting"]]
-        ratios = [theirs / ours for ours, theirs in zip(mine, times[PEER], strict=True)]
         row["images_per_second"] = arguments.batch_size / statistics.median(mine)
-        row["ratio"], row["ratio_range"] = statistics.median(ratios), [min(ratios), max(ratios)]
+        row["ratio"], row["ratio_range"] = ratios(mine, times[PEER])
     return rows
 
 

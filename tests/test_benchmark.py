@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))  # they import one another, too
 
 import benchmark  # noqa: E402  # it is found on the path above
+import data_loading  # noqa: E402  # likewise
+import mixed_sizes  # noqa: E402  # likewise
 import peers  # noqa: E402  # likewise
+import timing  # noqa: E402  # likewise
 
 
 def run(*flags):
@@ -45,11 +48,42 @@ def test_it_writes_a_table_json_and_a_picture(tmp_path):
         assert picture.width > 500
 
 
-def test_merging_is_timed_beside_a_peer_that_cannot(tmp_path):
-    flags = ("--batch-sizes", "1", "--peers", "torch", "--modes", "inference", "--token-merging", "5")
+def test_merging_and_int8_are_timed_beside_a_peer_that_cannot(tmp_path):
+    flags = ("--batch-sizes", "1", "--peers", "torch", "--modes", "inference", "--token-merging", "5", "--int8")
     result = run(*flags, "--output", str(tmp_path / "speed"))
     assert result.returncode == 0, result.stderr
-    assert "merging 5" in result.stdout
+    assert "merging 5 int8" in result.stdout
+
+
+def test_mixed_sizes_and_loading_have_tables_too(tmp_path):
+    flags = ("--batch-sizes", "3", "--modes", "mixed-sizes", "data-loading")
+    result = run(*flags, "--output", str(tmp_path / "speed"))
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    sizes, loading = rows[:4], rows[4:]
+    assert [(row["smallest"], row["peer"]) for row in sizes] == [
+        (0.5, "padding all"),
+        (0.5, "resizing all"),
+        (0.9, "padding all"),
+        (0.9, "resizing all"),
+    ]
+    assert [(row["purpose"], row["peer"]) for row in loading[:1]] == [("evaluation", "transformers")]
+    for row in rows:
+        table = mixed_sizes if row in sizes else data_loading
+        assert table.table_row(row) in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--int8", "--modes", "train-step"], "--int8 is for --modes inference on the CPU"),
+        (["--modes", "time-to-accuracy"], "--modes time-to-accuracy wants --data"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, sentence):
+    result = run(*flags)
+    assert result.returncode == 2
+    assert sentence in result.stderr
 
 
 @pytest.mark.parametrize("peer", ["transformers", "torch"])
@@ -68,4 +102,4 @@ def test_the_peak_is_the_most_that_lives_at_once():
             torch.ones(1000, 100)  # 400 kB each, one after the other
         return torch.ones(1000, 100), torch.ones(1000, 50)
 
-    assert benchmark.peak_memory(step, "cpu") == 600_000
+    assert timing.peak_memory(step, "cpu") == 600_000

@@ -1,0 +1,86 @@
+"""Images of different sizes in one batch: as our models compute them, padded, and all resized to the largest."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from modeling_vit_scratch import ViTScratchForImageClassification, modeling_vit_scratch, pad_images
+from peers import preset_config
+from timing import compare, ratios
+
+
+def mixed_images(image_size: int, patch_size: int, batch: int, smallest: float) -> list[Tensor]:
+    """Random images, each side any number of patches from a share of the largest to the whole of it."""
+    generator = torch.Generator().manual_seed(0)
+    most = image_size // patch_size
+    sides = torch.randint(max(1, round(smallest * most)), most + 1, (batch, 2), generator=generator)
+    sides[0] = most  # or nothing would have to be padded to the size that all are resized to
+    return [torch.randn(3, *size, generator=generator) for size in (sides * patch_size).tolist()]
+
+
+def benchmark_mixed_sizes(preset: str, batch: int, smallest: float, rounds: int) -> list[dict[str, Any]]:
+    """Rows of the table: the same images three ways, the logits of ours asserted equal to those of each alone."""
+    torch.manual_seed(0)
+    model = ViTScratchForImageClassification(preset_config(preset)).eval()
+    config = model.config
+    images = mixed_images(config.image_size, config.patch_size, batch, smallest)
+    padded = pad_images(images, config.patch_size)
+    resized = torch.randn(batch, 3, config.image_size, config.image_size)
+
+    def ours() -> Tensor:
+        with torch.inference_mode():
+            return model(**padded).logits
+
+    def all_padded() -> Tensor:
+        with mock.patch.object(modeling_vit_scratch, "is_worth_packing", return_value=False):
+            return ours()
+
+    def all_resized() -> Tensor:
+        with torch.inference_mode():
+            return model(resized).logits
+
+    with torch.inference_mode():
+        alone = torch.cat([model(image[None], interpolate_pos_encoding=True).logits for image in images])
+    torch.testing.assert_close(ours(), alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(all_padded(), alone, rtol=0, atol=1e-5)
+    sides: dict[str, Callable[[], Any]] = {"ours": ours, "padding all": all_padded, "resizing all": all_resized}
+    for side in sides.values():
+        side()
+    times = compare(sides, rounds, "cpu")
+    rows = []
+    for other in list(sides)[1:]:
+        ratio, spread = ratios(times["ours"], times[other])
+        speeds = {"ours": times["ours"], "peer": times[other]}
+        rows.append(
+            {
+                "label": f"{preset}, sides of {smallest:.0%} to 100%, batch {batch}",
+                "mode": "mixed-sizes",
+                "model": preset,
+                "batch": batch,
+                "smallest": smallest,
+                "share_of_patches": padded["attention_mask"].float().mean().item(),
+                "peer": other,
+                "images_per_second": {name: batch / statistics.median(took) for name, took in speeds.items()},
+                "ratio": ratio,
+                "ratio_range": spread,
+            }
+        )
+    return rows
+
+
+HEADER = (
+    "| model | batch | sides | patches of images | beside | ours, images/s | theirs, images/s | ratio (range) |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def table_row(row: dict[str, Any]) -> str:
+    speeds, (low, high) = row["images_per_second"], row["ratio_range"]
+    return (
+        f"| {row['model']} | {row['batch']} | {row['smallest']:.0%} to 100% | {row['share_of_patches']:.0%} | "
+        f"{row['peer']} | {speeds['ours']:.1f} | {speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+    )
