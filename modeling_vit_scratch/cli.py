@@ -147,20 +147,24 @@ def _predict(argv: list[str]) -> int:
     output = options.pop("output")
     if output is not None:
         check_output(output)
-    predictions: list[Prediction] = []
     bad = 0
-    for item in predict(**options):
-        if not isinstance(item, Prediction):
-            bad += 1
-            print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
-            continue
-        predictions.append(item)
-        if output is None:
+
+    def predictions() -> Iterator[Prediction]:
+        nonlocal bad
+        for item in predict(**options):
+            if isinstance(item, Prediction):
+                yield item
+            else:
+                bad += 1
+                print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
+
+    if output is not None:
+        number = write_predictions(predictions(), output)
+        print(f"{number:,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
+    else:
+        for item in predictions():
             ranked = zip(item.labels, item.scores, strict=True)
             print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
-    if output is not None:
-        write_predictions(predictions, output)
-        print(f"{len(predictions):,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
     return SOME_IMAGES_BAD if bad else 0
 
 

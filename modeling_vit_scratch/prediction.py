@@ -5,13 +5,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -36,6 +39,8 @@ from .finetuning import check_merged
 from .images import BadImageError, images_in, read_image, without_bad_images
 from .report import ALL, SplitResults
 
+# Images whose predictions are in memory at once while a table is written.
+WRITTEN_TOGETHER = 1024
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -192,7 +197,10 @@ def predict_dataset(
         trainer = Trainer(model=model, args=arguments, data_collator=default_data_collator)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        output = trainer.predict(dataset.with_transform(preprocessing(processor)), metric_key_prefix=name)
+        images = dataset.with_transform(preprocessing(processor))
+        # What the checkpoint's configuration may have the model return besides, a thousand times as large.
+        others = ["hidden_states", "attentions"]
+        output = trainer.predict(images, ignore_keys=others, metric_key_prefix=name)
     return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
 
 
@@ -288,17 +296,27 @@ def _top(
     return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
 
-def _write_lines(table: pd.DataFrame, path: str) -> None:
+def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:
     # Pandas would round the scores.
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records")]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    with open(path, "w", encoding="utf-8") as file:
+        for table in tables:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
 
 
-OUTPUT_WRITERS = {
-    ".jsonl": _write_lines,
-    ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".parquet": lambda table, path: table.to_parquet(path, index=False),
-}
+def _write_csv(tables: Iterator[pd.DataFrame], path: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for number, table in enumerate(tables):
+            table.to_csv(file, index=False, header=number == 0)
+
+
+def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
+    schema = pa.schema({"file": pa.string(), "rank": pa.int64(), "label": pa.string(), "score": pa.float64()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for table in tables:
+            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
+
+
+OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def check_output(path: str) -> None:
@@ -318,15 +336,32 @@ def check_output(path: str) -> None:
         raise ValueError(f"--output {path} cannot be written: {error.strerror}.") from error
 
 
-def write_predictions(predictions: list[Prediction], path: str) -> None:
-    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all."""
-    rows = [
-        {"file": item.file, "rank": rank, "label": label, "score": score}
-        for item in predictions
-        for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
-    ]
-    table = pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
+    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
+
+    It is written as the predictions come, so that any number of them takes no more memory than a few.
+
+    Returns:
+        How many images there were.
+    """
+    number = 0
+
+    def tables() -> Iterator[pd.DataFrame]:
+        nonlocal number
+        remaining = iter(predictions)
+        while (items := list(islice(remaining, WRITTEN_TOGETHER))) or number == 0:
+            rows = [
+                {"file": item.file, "rank": rank, "label": label, "score": score}
+                for item in items
+                for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
+            ]
+            yield pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+            number += len(items)
+            if not items:  # a table without rows
+                return
+
     with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent) as folder:
         incomplete = os.path.join(folder, "incomplete")
-        OUTPUT_WRITERS[Path(path).suffix](table, incomplete)
+        OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
         os.replace(incomplete, path)
+    return number

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -206,6 +207,35 @@ def test_any_name_survives_a_table(tmp_path, suffix):
     rows = READERS[suffix](path)
     assert [row["label"] for row in rows] == names
     assert [float(row["score"]) for row in rows] == [0.1 + 0.2] * 5
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_table_is_written_as_the_predictions_come(tmp_path, suffix):
+    place = tmp_path / f"table{suffix}"
+    alive, most = weakref.WeakSet(), 0
+
+    class Tracked(Prediction):
+        __hash__ = object.__hash__
+
+    def predictions():
+        nonlocal most
+        for index in range(5000):
+            item = Tracked(f"/pictures/{index}.png", ["cat", "dog"], [0.75, 0.25])
+            alive.add(item)
+            most = max(most, len(alive))
+            yield item
+
+    assert write_predictions(predictions(), str(place)) == 5000
+    assert most <= 2 * prediction.WRITTEN_TOGETHER
+    rows = READERS[suffix](place)
+    assert len(rows) == 10_000
+    assert [rows[index]["file"] for index in (0, 1, -1)] == [f"/pictures/{index}.png" for index in (0, 0, 4999)]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_no_predictions_are_a_table_without_rows(tmp_path, suffix):
+    assert write_predictions([], str(tmp_path / f"table{suffix}")) == 0
+    assert len(READERS[suffix](tmp_path / f"table{suffix}")) == 0
 
 
 def refused_output(checkpoint, output) -> str:
