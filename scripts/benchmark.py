@@ -8,6 +8,7 @@
     python scripts/benchmark.py --modes mixed-sizes --batch-sizes 8        # padded images beside what others do
     python scripts/benchmark.py --modes data-loading             # photographs from their files to a batch
     python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
+    python scripts/benchmark.py --modes memory                   # of predicting a thousand and 100,000 images
     python scripts/benchmark.py --modes weights                  # memory and time of importing the weights of a ViT-L
     python scripts/benchmark.py --modes time-to-accuracy --data CIFAR10    # hours: scripts/compare_training.py, in full
 
@@ -38,8 +39,9 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
 
 import data_loading
 import mixed_sizes
@@ -304,6 +306,27 @@ def benchmark_weights() -> None:
             )
 
 
+def benchmark_memory() -> None:
+    """Print what predicting a few and many images takes, of a small random model."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "checkpoint")
+        torch.manual_seed(0)
+        config = ViTScratchConfig.from_pretrained(preset_path("digits"), num_labels=10)
+        ViTScratchForImageClassification(config).save_pretrained(checkpoint)
+        AutoImageProcessor.from_pretrained(preset_path("digits")).save_pretrained(checkpoint)
+        images, one = Path(folder, "images"), Path(folder, "image.png")
+        images.mkdir()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(one)
+        there = 0
+        for number in (1_000, 10_000, 100_000):
+            for index in range(there, number):
+                os.symlink(one, images / f"{index:06}.png")
+            there = number
+            command = ["predict", str(checkpoint), str(images), "--output", str(Path(folder, "table.jsonl"))]
+            peak, seconds = _peak(f"from modeling_vit_scratch.cli import main; main({command!r})")
+            print(f"predict {number:>7,} images in {seconds:.0f} s; peak {peak / 1e6:.0f} MB", flush=True)
+
+
 def _peak(program: str) -> tuple[int, float]:
     """The largest resident size of a fresh process that runs a program, in bytes, and its seconds."""
     report = "; import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
@@ -362,7 +385,7 @@ def main() -> None:
         "--modes",
         nargs="+",
         default=["inference", "train-step"],
-        choices=[*STEPS, *TABLES, "startup", "weights", "time-to-accuracy"],
+        choices=[*STEPS, *TABLES, "startup", "weights", "memory", "time-to-accuracy"],
     )
     parser.add_argument("--models", nargs="+", default=PRESETS, metavar="PRESET")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64], metavar="B")
@@ -389,6 +412,8 @@ def main() -> None:
         benchmark_startup(arguments.rounds)
     if "weights" in arguments.modes:
         benchmark_weights()
+    if "memory" in arguments.modes:
+        benchmark_memory()
     if "time-to-accuracy" in arguments.modes:
         benchmark_time_to_accuracy(arguments.data)
     steps = [mode for mode in arguments.modes if mode in STEPS]
