@@ -4,7 +4,7 @@
     python scripts/benchmark.py --models vit-base-patch16-224 --batch-sizes 8 --peers transformers --rounds 5
     python scripts/benchmark.py --token-merging 13               # ours merges tokens; the peers cannot
     python scripts/benchmark.py --modes inference --int8         # ours in 8-bit integers (memory is torch's alone then)
-    python scripts/benchmark.py --device cuda --bf16 --compile   # on a GPU
+    python scripts/benchmark.py --device cuda --bf16 --compile   # on a GPU; `--compile reduce-overhead`: CUDA graphs
     python scripts/benchmark.py --modes mixed-sizes --batch-sizes 8        # padded images beside what others do
     python scripts/benchmark.py --modes data-loading             # photographs from their files to a batch
     python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
@@ -100,7 +100,7 @@ def on_device(model: nn.Module, arguments: argparse.Namespace) -> nn.Module:
     """A side as the flags want it: where, in which precision, compiled or not."""
     model = model.to(arguments.device)
     if arguments.compile:
-        model.compile()
+        model.compile(mode=arguments.compile)
     return model
 
 
@@ -400,7 +400,13 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="ours in 8-bit integers, with ONNX Runtime")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--compile", action="store_true", help="torch.compile both sides")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        choices=["default", "reduce-overhead", "max-autotune"],
+        help="torch.compile both sides; reduce-overhead makes CUDA graphs",
+    )
     parser.add_argument("--data", metavar="CIFAR10", help="that of scripts/compare_training.py, for time-to-accuracy")
     parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")
     arguments = parser.parse_args()
