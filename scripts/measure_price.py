@@ -1,14 +1,16 @@
-"""What faster costs: accuracy and speed of a checkpoint under token merging and int8, with a peer beside it.
+"""What faster costs: accuracy and speed of a checkpoint under token merging and int8, with peers beside it.
 
     python scripts/measure_price.py outputs/cifar10 cifar10/test.parquet --output price
     python scripts/measure_price.py outputs/cifar10 cifar10/test.parquet --token-merging 0 4 8 --batch-size 8
 
-Accuracy is that of every labelled image of DATA. Speed is that of one batch, without reading files, in interleaved
-rounds in one process. The peer is transformers' own ViT with the same weights (`vit-scratch export`), whose logits are
-asserted equal to ours first. Every setting is a flag of `vit-scratch predict`.
+Accuracy is that of the test split of DATA, or of all its images. Speed is that of one batch, without reading files, in
+interleaved rounds in one process. The peers are transformers' own ViT and, where it is installed, timm's with the same
+weights (`vit-scratch export`), whose logits are asserted equal to ours first. Every setting is a flag of `vit-scratch
+predict`.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -19,12 +21,13 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
+from modeling_vit_scratch.columns import relabelled
 from modeling_vit_scratch.data import load_images
 from modeling_vit_scratch.porting import export_checkpoint
 from modeling_vit_scratch.prediction import load_checkpoint, predict_dataset
 from timing import compare, ratios
 
-PEER = "transformers"
+PEERS = ["transformers", *(["timm"] if importlib.util.find_spec("timm") else [])]
 
 
 def settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -36,35 +39,45 @@ def settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each setting, and one for the peer."""
+    """A row for each setting, and one for each peer."""
     splits = load_images(arguments.data)
-    dataset = splits["test"] if "test" in splits else splits["train"]
+    split = next(name for name in ("test", "validation", "train") if name in splits)
     rows, sides = [], {}
     for setting in tqdm(settings(arguments), unit="setting"):
-        model, processor, _ = load_checkpoint(arguments.checkpoint, **setting)
-        results = predict_dataset(model, processor, "test", dataset, 64)
+        model, processor, label_names = load_checkpoint(arguments.checkpoint, **setting)
+        dataset = relabelled(splits[split], label_names, arguments.data)
+        results = predict_dataset(model, processor, split, dataset, 64)
         name = f"{setting['precision']}, merging {setting['token_merging']}"
         accuracy = float((results.logits.argmax(1) == results.labels).mean())
         rows.append({"setting": name, **setting, "accuracy": accuracy, "images": len(dataset)})
         pixel_values = torch.randn(arguments.batch_size, *example_shape(processor))
         sides[name] = step(model, pixel_values)
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder, "exported")
-        export_checkpoint(arguments.checkpoint, exported, format=PEER)
-        peer = AutoModelForImageClassification.from_pretrained(exported).eval()
     exact, _, _ = load_checkpoint(arguments.checkpoint)
-    torch.testing.assert_close(step(peer, pixel_values)(), step(exact, pixel_values)(), rtol=1e-4, atol=1e-4)
-    sides[PEER] = step(peer, pixel_values)
-    # Equal logits, so equal accuracy.
-    rows.append({**rows[0], "setting": PEER, "precision": "fp32", "token_merging": 0})
+    for name in PEERS:
+        sides[name] = step(exported(arguments.checkpoint, name), pixel_values)
+        torch.testing.assert_close(sides[name](), step(exact, pixel_values)(), rtol=1e-4, atol=1e-4)
+        # Equal logits, so equal accuracy.
+        rows.append({**rows[0], "setting": name, "precision": "fp32", "token_merging": 0})
     for side in sides.values():
         side()
     times = compare(sides, arguments.rounds, "cpu")
     for row in rows:
         mine = times[row["setting"]]
         row["images_per_second"] = arguments.batch_size / statistics.median(mine)
-        row["ratio"], row["ratio_range"] = ratios(mine, times[PEER])
+        row["beside"] = {peer: ratios(mine, times[peer]) for peer in PEERS}
     return rows
+
+
+def exported(checkpoint: str, peer: str) -> torch.nn.Module:
+    """The model of another library with the checkpoint's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "exported")
+        export_checkpoint(checkpoint, output, format=peer)
+        if peer == "timm":
+            import timm
+
+            return timm.create_model(f"local-dir:{output}", pretrained=True).eval()
+        return AutoModelForImageClassification.from_pretrained(output).eval()
 
 
 def example_shape(processor: Any) -> tuple[int, int, int]:
@@ -75,40 +88,42 @@ def example_shape(processor: Any) -> tuple[int, int, int]:
 def step(model: torch.nn.Module, pixel_values: torch.Tensor):
     def call() -> torch.Tensor:
         with torch.inference_mode():
-            return model(pixel_values).logits
+            output = model(pixel_values)
+            return output if isinstance(output, torch.Tensor) else output.logits
 
     return call
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"| setting | images/s | beside {PEER} (range) | top-1 | change |", "|---|---:|---:|---:|---:|"]
+    beside = " | ".join(f"beside {peer} (range)" for peer in PEERS)
+    lines = [f"| setting | images/s | {beside} | top-1 | change |", "|---|---:|" + "---:|" * (len(PEERS) + 2)]
     for row in rows:
-        low, high = row["ratio_range"]
+        speeds = " | ".join(f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, (low, high) in row["beside"].values())
         change = 100 * (row["accuracy"] - rows[0]["accuracy"])
         lines.append(
-            f"| {row['setting']} | {row['images_per_second']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
-            f"{row['accuracy']:.2%} | {change:+.2f} |"
+            f"| {row['setting']} | {row['images_per_second']:.1f} | {speeds} | {row['accuracy']:.2%} | {change:+.2f} |"
         )
     return "\n".join(lines)
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Accuracy over speed: a line for each precision, and the peer."""
+    """Accuracy over speed: a line for each precision, and the peers."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    ours = [row for row in rows if row["setting"] != PEER]
+    ours = [row for row in rows if row["setting"] not in PEERS]
     for precision in dict.fromkeys(row["precision"] for row in ours):
         line = [row for row in ours if row["precision"] == precision]
         axes.plot([r["images_per_second"] for r in line], [100 * r["accuracy"] for r in line], "o-", label=precision)
         for row in line:
             place = (row["images_per_second"], 100 * row["accuracy"])
             axes.annotate(f"r={row['token_merging']}", place, textcoords="offset points", xytext=(5, 5), fontsize=8)
-    peer = rows[-1]
-    axes.plot(peer["images_per_second"], 100 * peer["accuracy"], "k*", markersize=12, label=f"{PEER}, fp32")
+    for marker, row in zip("*P", rows[len(ours) :], strict=False):
+        place = (row["images_per_second"], 100 * row["accuracy"])
+        axes.plot(*place, f"k{marker}", markersize=11, label=f"{row['setting']}, fp32", alpha=0.7)
     axes.set_xlabel("images per second")
     axes.set_ylabel("top-1 accuracy, %")
     axes.legend()
@@ -122,7 +137,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder, of an architecture that transformers' ViT has, too")
     parser.add_argument("data", help="labelled images, as for `vit-scratch evaluate`")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
-    parser.add_argument("--token-merging", nargs="+", type=int, default=[0, 2, 4, 6, 8], metavar="R")
+    parser.add_argument("--token-merging", nargs="+", type=int, default=[0, 4, 8, 12, 16], metavar="R")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")

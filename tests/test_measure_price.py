@@ -1,0 +1,46 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""What faster costs: the accuracies are those of `evaluate`, and the peer has the weights of the checkpoint."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.metrics import compute_metrics
+from modeling_vit_scratch.prediction import evaluate
+from modeling_vit_scratch.presets import preset_path
+
+SCRIPT = Path(__file__).parent.parent / "scripts/measure_price.py"
+# What transformers' ViT has, too.
+ORIGINAL = {"norm_first": True, "use_cls_position": True, "use_final_layer_norm": True}
+
+
+def test_each_setting_has_its_accuracy_and_its_speed(tmp_path):
+    # The labels of the digits, in another order.
+    names = dict(enumerate("9876543210"))
+    torch.manual_seed(0)
+    fields = {"id2label": names, "label2id": {name: index for index, name in names.items()}, **ORIGINAL}
+    config = ViTScratchConfig.from_pretrained(preset_path("digits"), **fields)
+    checkpoint = str(tmp_path / "checkpoint")
+    ViTScratchForImageClassification(config).save_pretrained(checkpoint)
+    AutoImageProcessor.from_pretrained(preset_path("digits")).save_pretrained(checkpoint)
+    flags = ["--precisions", "fp32", "bf16", "--token-merging", "0", "3", "--batch-size", "2", "--rounds", "2"]
+    command = [sys.executable, SCRIPT, checkpoint, "digits", *flags, "--output", tmp_path / "price"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "price.json").read_text())
+    settings = [("fp32", 0), ("fp32", 3), ("bf16", 0), ("bf16", 3)]
+    assert [(row["precision"], row["token_merging"]) for row in rows[:4]] == settings
+    assert rows[4]["setting"] == "transformers"
+    assert rows[4]["beside"]["transformers"] == [1.0, [1.0, 1.0]]
+    for row, (precision, merged) in zip(rows[:4], settings, strict=True):
+        results = evaluate(checkpoint, "digits", precision=precision, token_merging=merged)
+        assert row["accuracy"] == compute_metrics(results.logits, results.labels, 10)["accuracy"]
+        assert f"| {row['setting']} | {row['images_per_second']:.1f} | " in result.stdout
+    with Image.open(tmp_path / "price.png") as picture:
+        assert picture.width > 500
