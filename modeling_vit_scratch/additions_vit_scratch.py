@@ -84,12 +84,24 @@ class PatchDropout(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor, patch_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Drop patches of `x`, and the same of `patch_mask` (B, N)."""
+        """Drop patches of `x`, and the same of `patch_mask` (B, N), by which an image keeps a share of its own patches.
+
+        The result has room for as many as an image without padding keeps; what others do not need of it is padding.
+        """
         if not self.training or self.drop_prob == 0.0:
             return x, patch_mask
-        kept = torch.rand(x.shape[:2], device=x.device).topk(self.num_kept(x.shape[1])).indices.sort().values  # (B, N')
+        random = torch.rand(x.shape[:2], device=x.device)
+        if patch_mask is not None:
+            random = random + patch_mask.bool()  # those of the image first
+        kept = random.topk(self.num_kept(x.shape[1])).indices  # (B, N')
+        if patch_mask is not None:
+            own = patch_mask.bool().sum(dim=1, keepdim=True)
+            least = own.clamp(max=1)
+            share = (own * (1 - self.drop_prob)).round().maximum(least)
+            patch_mask = (torch.arange(kept.shape[1], device=x.device) < share).to(patch_mask.dtype)  # (B, N')
+        kept, order = kept.sort()
         x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-        return x, None if patch_mask is None else patch_mask.gather(1, kept)
+        return x, None if patch_mask is None else patch_mask.gather(1, order)
 
     def num_kept(self, num_patches: int) -> int:
         """N', of N patches."""

@@ -116,14 +116,14 @@ def _preprocess(rows: dict[str, list[Any]], processor: BaseImageProcessor) -> di
 
 
 def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
-    """What the processor makes of images, bit for bit: the input of a model, (B, C, H, W).
+    """What the processor makes of RGB images, bit for bit: the input of a model, (B, C, H, W).
 
     After resizing, a pixel has 256 possible values, so those of transformers' processors for Pillow are rescaled and
     normalised once, and looked up; other processors do all of it themselves.
     """
-    if not _rescales_and_normalises_last(processor):
+    resized = _resized(processor, images) if _rescales_and_normalises_last(processor) else []
+    if len({image.shape for image in resized}) != 1:
         return processor(images, return_tensors="pt")["pixel_values"]
-    resized = _resized(processor, images)
     result = np.empty((len(resized), *resized[0].shape), dtype=np.float32)
     channels = result.shape[1]
     values = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
@@ -138,7 +138,7 @@ def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
 
 
 def _resized(processor: Any, images: list[Image.Image]) -> list[np.ndarray]:
-    """Each (C, H, W), 8 bits."""
+    """Each (C, its height, its width), 8 bits."""
     size = processor.size
     to_a_size = processor.do_resize and size.height and size.width and not processor.do_center_crop
     if to_a_size and isinstance(processor.resample, int):  # Pillow's names of its filters are numbers
@@ -156,5 +156,7 @@ def _rescales_and_normalises_last(processor: Any) -> bool:
         and kind.resize is PilBackend.resize
         and processor.do_rescale
         and processor.do_normalize
+        and processor.image_mean is not None
+        and processor.image_std is not None
         and not processor.do_pad
     )

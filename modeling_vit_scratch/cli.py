@@ -14,6 +14,7 @@ from . import __version__
 
 USER_ERROR = 2
 SOME_IMAGES_BAD = 1
+PIPE_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +48,12 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"there is no verb {verb!r}, the verbs are {', '.join(VERBS)}")
         name += f" {verb}"
         _quiet()
-        return VERBS[verb][0](argv[1:])
+        status = VERBS[verb][0](argv[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return PIPE_CLOSED
     except (ValueError, OSError, StrictDataclassError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -107,6 +113,12 @@ def _add_speed(parser: Parser) -> None:
     )
 
 
+def _add_batch_size(parser: Parser) -> None:
+    parser.add_argument(
+        "--batch_size", "--batch-size", type=_positive, default=64, help="images at a time (default: 64)"
+    )
+
+
 def _evaluate(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
@@ -115,7 +127,7 @@ def _evaluate(argv: list[str]) -> int:
     parser.add_argument("--data_config_name", dest="config_name", help="configuration of a Hub dataset")
     parser.add_argument("--image_column_name", help="column of the images (default: found by itself)")
     parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
-    parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
+    _add_batch_size(parser)
     parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
     _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
@@ -124,7 +136,8 @@ def _evaluate(argv: list[str]) -> int:
     from .prediction import evaluate
     from .report import results_lines
 
-    results = evaluate(**vars(arguments))
+    with _stoppable():
+        results = evaluate(**vars(arguments))
     for sentence in results.left_out:
         print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
@@ -138,7 +151,7 @@ def _predict(argv: list[str]) -> int:
     parser.add_argument("images", nargs="+", help="files, and folders whose images are all taken")
     parser.add_argument("--top_k", "--top-k", type=_positive, default=1, help="labels per image (default: 1)")
     parser.add_argument("--output", help="write a table to this file: .jsonl, .csv or .parquet")
-    parser.add_argument("--batch_size", type=_positive, default=64, help="images at a time (default: 64)")
+    _add_batch_size(parser)
     _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     options = vars(parser.parse_args(argv))
@@ -158,13 +171,14 @@ def _predict(argv: list[str]) -> int:
                 bad += 1
                 print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
 
-    if output is not None:
-        number = write_predictions(predictions(), output)
-        print(f"{number:,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
-    else:
-        for item in predictions():
-            ranked = zip(item.labels, item.scores, strict=True)
-            print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+    with _stoppable():
+        if output is not None:
+            number = write_predictions(predictions(), output)
+            print(f"{number:,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
+        else:
+            for item in predictions():
+                ranked = zip(item.labels, item.scores, strict=True)
+                print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
     return SOME_IMAGES_BAD if bad else 0
 
 

@@ -55,20 +55,36 @@ class MergedPatches:
         sizes: (B, M), the number of patches in each token; 0 for padding.
         token_of: (B, N), the token that each patch is in, counted without the P in front.
         patch_mask: (B, N), 1, or 0 where a patch is padding.
+        padded: whether there may be padding.
     """
 
     num_prefix_tokens: int
     sizes: Tensor
     token_of: Tensor
     patch_mask: Tensor
+    padded: bool
 
     @classmethod
     def none_yet(cls, x: Tensor, num_prefix_tokens: int, patch_mask: Tensor | None) -> "MergedPatches":
         """The patches of `x` (B, P + N, D), each a token, but for those that are padding, by `patch_mask` (B, N)."""
         batch, num_patches = x.shape[0], x.shape[1] - num_prefix_tokens
         token_of = torch.arange(num_patches, device=x.device).expand(batch, -1)
-        sizes = torch.ones(batch, num_patches, device=x.device) if patch_mask is None else patch_mask.float()
-        return cls(num_prefix_tokens, sizes, token_of, sizes)
+        sizes = torch.ones(batch, num_patches, device=x.device) if patch_mask is None else patch_mask.bool().float()
+        return cls(num_prefix_tokens, sizes, token_of, sizes, padded=patch_mask is not None)
+
+    def padding_last(self) -> Tensor:
+        """The places of the tokens in another order, those that are padding behind all others: (B, M)."""
+        num_tokens = self.sizes.shape[1]
+        place = torch.arange(num_tokens, device=self.sizes.device)
+        # All of them, from the first: ONNX has no stable sort.
+        return (num_tokens * (self.sizes > 0) - place).topk(num_tokens).indices
+
+    def reordered(self, order: Tensor) -> "MergedPatches":
+        """The same tokens in another order, (B, M)."""
+        place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        new_place = torch.zeros_like(order).scatter(1, order, place)
+        token_of = new_place.gather(1, self.token_of)
+        return replace(self, sizes=self.sizes.gather(1, order), token_of=token_of)
 
     def index(self) -> Tensor:
         """The place in the sequence of what each original token became: (B, P + N)."""
@@ -94,8 +110,7 @@ class MergedPatches:
 
     def log_sizes(self, dtype: torch.dtype) -> Tensor:
         """What proportional attention adds to the scores of each token (ToMe, equation 1): (B, P + M)."""
-        logarithm = self.sizes.log().clamp(min=torch.finfo(dtype).min)
-        return F.pad(logarithm, (self.num_prefix_tokens, 0)).to(dtype)
+        return F.pad(self.sizes.log(), (self.num_prefix_tokens, 0)).to(dtype).clamp(min=torch.finfo(dtype).min)
 
 
 class TokenMerging:
@@ -154,9 +169,16 @@ class TokenMerging:
     def merge(self, x: Tensor) -> Tensor:
         """Merge the pairs that are most alike: (B, P + M, D) -> (B, P + M', D)."""
         prefix, patches = x.tensor_split([self.before.num_prefix_tokens], dim=1)
-        kept, merged, partner = bipartite_soft_matching(self.metric, self.num_merged, self.before.sizes)
+        before, metric = self.before, self.metric
+        if before.padded:
+            # So that the patches of an image stand and pair as they do alone.
+            order = before.padding_last()
+            before, metric, patches = before.reordered(order), _rows(metric, order), _rows(patches, order)
+        kept, merged, partner = bipartite_soft_matching(
+            metric, self.num_merged, before.sizes if before.padded else None
+        )
         from_a, into_b = patches[:, ::2], patches[:, 1::2]  # (B, M_a, D), (B, M_b, D)
-        sizes_a, sizes_b = self.before.sizes[:, ::2], self.before.sizes[:, 1::2]
+        sizes_a, sizes_b = before.sizes[:, ::2], before.sizes[:, 1::2]
         # (B, M_b, r): 1 where the r-th patch that is merged goes into a token of b
         goes = (partner[:, None] == torch.arange(into_b.shape[1], device=x.device)[:, None]).float()
         sizes_merged = sizes_a.gather(1, merged)  # (B, r)
@@ -166,22 +188,22 @@ class TokenMerging:
             goes * sizes_merged[:, None] / share.unsqueeze(-1)
         ).to(x.dtype) @ _rows(from_a, merged)
         self.patches = replace(
-            self.before,
+            before,
             sizes=torch.cat((sizes_a.gather(1, kept), sizes_sum), dim=1),
-            token_of=self._moved(kept, merged, partner, sizes_b.shape[1]),
+            token_of=_moved(before.token_of, kept, merged, partner, sizes_b.shape[1]),
         )
         return torch.cat((prefix, _rows(from_a, kept), into_b), dim=1)
 
-    def _moved(self, kept: Tensor, merged: Tensor, partner: Tensor, num_b: int) -> Tensor:
-        """The token that each patch of the image is in, after the merging: (B, N)."""
-        num_kept = kept.shape[1]
-        place = torch.arange(num_kept, device=kept.device).expand_as(kept)
-        old = torch.cat((kept, merged), dim=1)  # (B, M_a)
-        of_a = torch.zeros_like(old).scatter(1, old, torch.cat((place, num_kept + partner), dim=1))
-        of_b = (num_kept + torch.arange(num_b, device=kept.device)).expand(kept.shape[0], -1)
-        before = self.before.token_of
-        # Even tokens are a's, odd ones b's.
-        return torch.cat((of_a, of_b), dim=1).gather(1, before // 2 + before % 2 * of_a.shape[1])
+
+def _moved(token_of: Tensor, kept: Tensor, merged: Tensor, partner: Tensor, num_b: int) -> Tensor:
+    """The token that each patch of the image is in, after the merging: (B, N)."""
+    num_kept = kept.shape[1]
+    place = torch.arange(num_kept, device=kept.device).expand_as(kept)
+    old = torch.cat((kept, merged), dim=1)  # (B, M_a)
+    of_a = torch.zeros_like(old).scatter(1, old, torch.cat((place, num_kept + partner), dim=1))
+    of_b = (num_kept + torch.arange(num_b, device=kept.device)).expand(kept.shape[0], -1)
+    # Even tokens are a's, odd ones b's.
+    return torch.cat((of_a, of_b), dim=1).gather(1, token_of // 2 + token_of % 2 * of_a.shape[1])
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -189,16 +211,20 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
 
 
-def bipartite_soft_matching(metric: Tensor, num_merged: int, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def bipartite_soft_matching(
+    metric: Tensor, num_merged: int, sizes: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Which tokens of the even places (a) are merged, and into which of the odd places (b) (ToMe, section 3).
 
     Each token of a has one partner, the token of b that is most like it by the cosine of their metrics; the
-    `num_merged` pairs that are most alike are merged. Padding, of size 0, goes first: it adds nothing to any token.
+    `num_merged` pairs that are most alike are merged.
 
     Args:
         metric: (B, M, any width).
         num_merged: r, at most M / 2.
-        sizes: (B, M).
+        sizes: (B, M), where some tokens are padding, which has size 0 and stands behind all others. Of an image of m
+            other tokens, the r pairs, but at most m / 2, are merged that would be without the padding, and as much of
+            the padding as makes r; that adds nothing to the tokens that it goes into.
 
     Returns:
         Places in a: of those that are kept, in their order, (B, M_a - r), and of those that are merged, (B, r); and the
@@ -206,8 +232,23 @@ def bipartite_soft_matching(metric: Tensor, num_merged: int, sizes: Tensor) -> t
     """
     metric = F.normalize(metric.float(), dim=-1)
     likeness = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)  # (B, M_a, M_b)
+    if sizes is not None:
+        likeness = likeness.masked_fill(sizes[:, None, 1::2] == 0, -2.0)
     best, partner = likeness.max(dim=2)  # (B, M_a)
+    if sizes is not None:
+        best = _before_padding(best, sizes, num_merged)
     # All of them, from the most alike: ONNX has no stable sort.
-    order = best.masked_fill(sizes[:, ::2] == 0, 2.0).topk(best.shape[1]).indices
+    order = best.topk(best.shape[1]).indices
     merged, kept = order.tensor_split([num_merged], dim=1)
     return kept.sort(dim=1).values, merged, partner.gather(1, merged)
+
+
+def _before_padding(best: Tensor, sizes: Tensor, num_merged: int) -> Tensor:
+    """Scores by which the pairs come first that an image merges alone, then padding, then all others: (B, M_a)."""
+    is_padding = sizes[:, ::2] == 0
+    order = best.masked_fill(is_padding, -3.0).topk(best.shape[1]).indices
+    place = torch.arange(best.shape[1], device=best.device).expand_as(order)
+    rank = torch.zeros_like(order).scatter(1, order, place)  # 0 for the pair that is most alike
+    merges_alone = rank < ((sizes > 0).sum(dim=1, keepdim=True) // 2).clamp(max=num_merged)
+    group = torch.where(is_padding, 1, torch.where(merges_alone, 2, 0))
+    return group * best.shape[1] - rank

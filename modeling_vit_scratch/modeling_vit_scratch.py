@@ -449,7 +449,9 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
         if attention_mask is not None and not (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4):
             num_queries = None  # a mask of the kernel's own kind, which has no rows to take
-        if maps_wanted or patch_mask is None or not is_worth_packing(patch_mask, x.shape[2]):
+        # Stochastic depth skips a branch for whole images, which a packed sequence does not have.
+        whole = maps_wanted or (self.training and config.drop_path_rate > 0)
+        if whole or patch_mask is None or not is_worth_packing(patch_mask, x.shape[2]):
             return self._encode_padded(x, attention_mask, kernel, num_queries, recorded, **kwargs)
         return self._encode_packed(x, PackedImages(patch_mask, kernel), attention_mask, num_queries, recorded, **kwargs)
 
@@ -485,7 +487,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
                 kwargs["num_queries"], num_merged = num_queries, 0
             merging = TokenMerging(kernel, config._attn_implementation, patches, num_merged, maps_wanted)
             before = x
-            x = block(x, None, merging.attend, merge=merging.merge if num_merged else None, **kwargs)
+            x = block(x, None, merging.attend, merge=merging.merge if merging.num_merged else None, **kwargs)
             patches = merging.patches
             if recorded:
                 self.hidden_state(before, x, patches)

@@ -12,21 +12,23 @@ Shapes: B batch, C channels, H and W the largest image height and width in pixel
 padded image, L tokens of all images without padding, D width, A attention heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-# Leaving out n tokens of width D saves about 24 n D^2 operations in a block, and costs a call of the attention for each
-# length among the images. This many n D^2 are worth a call (`scripts/benchmark.py --modes mixed-sizes`).
+from .layers_vit_scratch import Size, height_width
+
+# A block without n tokens of width D saves about 24 n D^2 operations, and calls the attention once for each length of
+# the images. A call pays if n D^2 is at least this (`scripts/benchmark.py --modes mixed-sizes`).
 LEAST_SAVED = 250_000
 
 
-def pad_images(images: Sequence[Tensor], patch_size: int | Sequence[int]) -> dict[str, Tensor | bool]:
+def pad_images(images: Iterable[Tensor], patch_size: Size) -> dict[str, Tensor | bool]:
     """A batch of images of different sizes: what the models take as `model(**pad_images(images, 16))`.
 
     Args:
-        images: each (C, its height, its width), with sides that are multiples of the patch.
+        images: each (C, its height, its width), of one dtype, with sides that are multiples of the patch.
         patch_size: pixels, one number or (height, width); `config.patch_size`.
 
     Returns:
@@ -34,16 +36,20 @@ def pad_images(images: Sequence[Tensor], patch_size: int | Sequence[int]) -> dic
         true where a patch is the image's; and `interpolate_pos_encoding`, so that each image gets its own positions.
 
     Raises:
-        ValueError: if there are no images, or one cannot be cut into patches or has other channels than the first.
+        ValueError: if there are no images, or one cannot be cut into patches, or has other channels or another dtype
+            than the first.
     """
-    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    if not len(images):
+    height, width = (int(side) for side in height_width(patch_size))
+    if height < 1 or width < 1:
+        raise ValueError(f"patch_size must be at least 1 pixel, got {patch_size}.")
+    images = [torch.as_tensor(image) for image in images]
+    if not images:
         raise ValueError("there are no images to pad.")
     for index, image in enumerate(images):
-        if image.ndim != 3 or image.shape[0] != images[0].shape[0]:
+        if image.ndim != 3 or image.shape[0] != images[0].shape[0] or image.dtype != images[0].dtype:
             raise ValueError(
-                f"every image must have the shape (channels={images[0].shape[0]}, height, width), but image {index} "
-                f"has {tuple(image.shape)}."
+                f"every image must have the shape (channels, height, width), with as many channels as the first and of "
+                f"its dtype {images[0].dtype}, but image {index} has {tuple(image.shape)} and {image.dtype}."
             )
         if 0 in image.shape or image.shape[1] % height or image.shape[2] % width:
             raise ValueError(
@@ -70,6 +76,8 @@ def is_worth_packing(mask: Tensor, width: int) -> bool:
         return False
     lengths = mask.sum(dim=1)
     left_out = mask.numel() - int(lengths.sum())
+    if not lengths.any():
+        return False  # nothing is left
     return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel() and left_out > 0
 
 
@@ -87,8 +95,9 @@ class PackedImages:
         lengths, order = mask.sum(dim=1).sort(stable=True)
         place = torch.arange(mask.numel(), device=mask.device).view_as(mask)
         self.index = place[order][mask[order]]  # (L,)
-        # (length, number of images) of each group
-        self.groups = [pair.tolist() for pair in torch.stack(lengths.unique_consecutive(return_counts=True), dim=1)]
+        # (length, number of images) of each group; of images that are padding altogether there is nothing
+        groups = torch.stack(lengths[lengths > 0].unique_consecutive(return_counts=True), dim=1)
+        self.groups = [pair.tolist() for pair in groups]
 
     def pack(self, x: Tensor) -> Tensor:
         """Leave the padding out: (B, T, D) -> (1, L, D)."""

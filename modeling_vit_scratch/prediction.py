@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,7 @@ from .data import load_images
 from .deployment.int8 import Int8Classifier
 from .finetuning import check_merged
 from .images import BadImageError, images_in, read_image, without_bad_images
+from .layers_vit_scratch import height_width
 from .report import ALL, SplitResults
 
 # Images whose predictions are in memory at once while a table is written.
@@ -69,13 +72,19 @@ def load_checkpoint(
     options = {"trust_remote_code": trust_remote_code}
     with loading(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, **options)
-        if token_merging is not None:
-            if not hasattr(config, "token_merging"):
-                raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
-            config.token_merging, config.token_merging_schedule = token_merging, "constant"
         processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
+    if token_merging is not None:
+        if not hasattr(config, "token_merging"):
+            raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
+        config.token_merging, config.token_merging_schedule = token_merging, "constant"
+    with loading(checkpoint):
         model, report = AutoModelForImageClassification.from_pretrained(
-            checkpoint, config=config, use_safetensors=True, output_loading_info=True, **options
+            checkpoint,
+            config=config,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     lacking = sorted(report["missing_keys"])
     if lacking:
@@ -85,10 +94,10 @@ def load_checkpoint(
         )
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     model.eval()
-    if precision == "bf16":
-        model.to(torch.bfloat16)
     if precision == "int8":
-        example = processor([Image.new("RGB", (32, 32))] * 2, return_tensors="pt")["pixel_values"]
+        # As large as the model's images, where the processor leaves that to whoever makes them.
+        height, width = height_width(getattr(config, "image_size", 224))
+        example = processor([Image.new("RGB", (width, height))] * 2, return_tensors="pt")["pixel_values"]
         return Int8Classifier(model, example), processor, label_names
     return model, processor, label_names
 
@@ -183,7 +192,11 @@ def evaluate(
 
 
 def predict_dataset(
-    model: torch.nn.Module, processor: BaseImageProcessor, name: str, dataset: Dataset, batch_size: int
+    model: PreTrainedModel | Int8Classifier,
+    processor: BaseImageProcessor,
+    name: str,
+    dataset: Dataset,
+    batch_size: int,
 ) -> SplitResults:
     """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +207,7 @@ def predict_dataset(
             dataloader_pin_memory=torch.cuda.is_available(),
             report_to="none",
         )
-        trainer = Trainer(model=model, args=arguments, data_collator=default_data_collator)
+        trainer = Trainer(model=model, args=arguments, data_collator=partial(_collate, dtype=model.dtype))
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         images = dataset.with_transform(preprocessing(processor))
@@ -202,6 +215,11 @@ def predict_dataset(
         others = ["hidden_states", "attentions"]
         output = trainer.predict(images, ignore_keys=others, metric_key_prefix=name)
     return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
+
+
+def _collate(examples: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, Any]:
+    batch = default_data_collator(examples)
+    return {**batch, "pixel_values": batch["pixel_values"].to(dtype)}
 
 
 @dataclass
@@ -239,8 +257,8 @@ def predict(
     Raises:
         ValueError: if there are no images, or the checkpoint will not do.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}.")
+    if top_k < 1 or batch_size < 1:
+        raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}.")
     files = list(image_files(images))
     model, processor, label_names = load_checkpoint(
         checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
@@ -291,7 +309,7 @@ def _top(
     model: PreTrainedModel | Int8Classifier, processor: BaseImageProcessor, images: list, k: int
 ) -> list[tuple[list, list]]:
     """Probabilities and classes of the `k` most likely classes of each image."""
-    batch = pixel_values(processor, images).to(model.device)  # (B, C, H, W)
+    batch = pixel_values(processor, images).to(model.device, model.dtype)  # (B, C, H, W)
     scores, classes = model(batch).logits.float().softmax(-1).topk(k)  # (B, k)
     return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
@@ -336,6 +354,11 @@ def check_output(path: str) -> None:
         raise ValueError(f"--output {path} cannot be written: {error.strerror}.") from error
 
 
+def printable(name: str) -> str:
+    """A file name whose bytes are no UTF-8, with these written as `\\udcff` is; any other as it is."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
     """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
 
@@ -344,6 +367,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
     Returns:
         How many images there were.
     """
+    path = os.path.realpath(path)  # a link stays one
     number = 0
 
     def tables() -> Iterator[pd.DataFrame]:
@@ -351,7 +375,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
         remaining = iter(predictions)
         while (items := list(islice(remaining, WRITTEN_TOGETHER))) or number == 0:
             rows = [
-                {"file": item.file, "rank": rank, "label": label, "score": score}
+                {"file": printable(item.file), "rank": rank, "label": label, "score": score}
                 for item in items
                 for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
             ]
@@ -360,7 +384,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
             if not items:  # a table without rows
                 return
 
-    with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent) as folder:
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         incomplete = os.path.join(folder, "incomplete")
         OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
         os.replace(incomplete, path)

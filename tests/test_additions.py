@@ -148,11 +148,15 @@ def test_each_image_loses_other_patches_and_each_patch_is_lost_as_often():
     assert not torch.equal(layer(numbered(4000, 8))[0], x)  # another time
 
 
-def test_the_mask_of_the_patches_goes_along():
-    padding = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 1], [0, 1, 0, 1, 0, 1, 0, 1]])
-    x, mask = PatchDropout(0.5)(numbered(2, 8), padding)
-    assert torch.equal(mask, padding.gather(1, x[..., 0].long()))
-    assert mask.dtype == padding.dtype
+def test_an_image_among_larger_ones_keeps_a_share_of_its_own_patches():
+    padding = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 1], [0, 7, 0, 0, 0, 0, 0, 0], [0] * 8, [1] * 8])
+    for _ in range(20):
+        x, mask = PatchDropout(0.5)(numbered(4, 8), padding)
+        places = x[..., 0].long()
+        assert (places.diff(dim=1) > 0).all()
+        assert mask.dtype == padding.dtype
+        assert mask.bool().sum(dim=1).tolist() == [2, 1, 0, 4]
+        assert padding.gather(1, places)[mask.bool()].all()
 
 
 def test_patch_dropout_leaves_the_seed_to_torch():

@@ -386,6 +386,19 @@ def test_the_input_of_a_model_is_what_its_processor_makes_bit_for_bit(settings):
     assert torch.equal(result, expected)
 
 
+def test_a_processor_refuses_what_it_refuses_itself():
+    nothing_to_subtract = ViTImageProcessorPil(do_normalize=True)
+    nothing_to_subtract.image_mean = None
+    unresized = ViTImageProcessorPil(do_resize=False)
+    for processor in (nothing_to_subtract, unresized):
+        messages = []
+        for prepare in (pixel_values, lambda processor, images: processor(images, return_tensors="pt")):
+            with pytest.raises(ValueError, match=r"mean|shape|same") as error:
+                prepare(processor, [noise((50, 37)), noise((30, 20))])
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
 def test_a_processor_with_steps_of_its_own_takes_them():
     class Inverted(ViTImageProcessorPil):
         def _preprocess(self, images, **kwargs):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from runs import refused, vit_scratch
+from transformers import ResNetConfig, ResNetForImageClassification
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.data import load_images
@@ -84,6 +86,37 @@ def test_the_commands_take_both(checkpoint, folder):
     labels = [[line.split("\t")[1].split()[0] for line in result.lines] for result in (exact, faster)]
     assert sum(a == b for a, b in zip(*labels, strict=True)) >= 18
     assert faster.lines != exact.lines
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_precision_is_the_one_asked_for_whatever_the_checkpoint_was_saved_in(checkpoint, tmp_path, precision):
+    model, processor, _ = load_checkpoint(checkpoint)
+    for folder, dtype in ((tmp_path / "single", torch.float32), (tmp_path / "half", torch.bfloat16)):
+        model.to(dtype).save_pretrained(folder)
+        processor.save_pretrained(folder)
+    loaded, _, _ = load_checkpoint(str(tmp_path / "half"), precision=precision)
+    assert loaded.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+    single, half = (evaluate(str(tmp_path / name), "digits", precision=precision) for name in ("single", "half"))
+    agree = (single.logits.argmax(1) == half.logits.argmax(1)).mean()
+    assert agree > 0.95
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_other_classifiers_of_transformers_go_through_too(tmp_path, folder, precision):
+    torch.manual_seed(0)
+    sizes = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
+    ResNetForImageClassification(ResNetConfig(**sizes, layer_type="basic", num_labels=10)).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    result = vit_scratch("predict", tmp_path, folder, "--precision", precision)
+    assert (result.status, result.err, len(result.lines)) == (0, "", 20)
+    message = refused("predict", tmp_path, folder, "--token-merging", "2")
+    assert message == "vit-scratch predict: a model of type resnet cannot merge tokens."
+
+
+def test_in_int8_images_have_the_size_of_the_example():
+    classifier = Int8Classifier(tiny(interpolate_pos_encoding=True), images(2))
+    with pytest.raises(ValueError, match=r"in int8 the images must be 3x24x35 .*, got 3x24x42: resize them"):
+        classifier(torch.randn(1, 3, 24, 42))
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])

@@ -16,6 +16,7 @@ from modeling_vit_scratch import (
     ViTScratchForImageClassification,
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
+    pad_images,
 )
 from modeling_vit_scratch.layers_vit_scratch import eager_attention
 from modeling_vit_scratch.merging_vit_scratch import (
@@ -114,11 +115,49 @@ def test_the_tokens_that_are_most_alike_are_matched():
     assert kept.tolist() == [[0]]
 
 
-def test_padding_is_merged_first():
-    metric = torch.eye(6)[None]
-    metric[0, 2] = metric[0, 3]
-    _, merged, _ = bipartite_soft_matching(metric, 1, torch.tensor([[1.0, 1, 1, 1, 0, 1]]))
-    assert merged.tolist() == [[2]]
+def test_padding_is_merged_after_what_the_image_merges_alone():
+    metric = torch.eye(8)[None]
+    metric[0, 2] = metric[0, 3]  # the second token of a and of b are the same, the first ones alike
+    metric[0, 0, 1] = 0.5
+    sizes = torch.tensor([[1.0, 2, 1, 1, 1, 0, 0, 0]])
+    for num_merged, merged in ((1, [1]), (2, [1, 0]), (3, [1, 0, 3]), (4, [1, 0, 3, 2])):
+        kept, result, partner = bipartite_soft_matching(metric, num_merged, sizes)
+        assert result[0].tolist() == merged
+        assert sorted(kept[0].tolist() + merged) == [0, 1, 2, 3]
+        assert partner[0, 0] == 1
+    assert bipartite_soft_matching(metric[:, :5], 2)[1].tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("token_merging", [1, 2, 4, 9, [3, 0, 2]], ids=str)
+@pytest.mark.parametrize("fields", [{}, {"pooling": "mean", "use_cls_token": False}, {"pooling": "attention"}], ids=str)
+def test_padded_images_of_different_sizes_have_the_logits_that_they_have_alone(fields, token_merging):
+    model = tiny(token_merging=token_merging, **fields)
+    sizes = [(24, 35), (12, 49), (30, 14), (6, 7), (18, 21)]
+    mixed = [torch.randn(3, *size, generator=torch.Generator().manual_seed(4)) for size in sizes]
+    alone = [model(image[None], interpolate_pos_encoding=True).logits for image in mixed]
+    batch = pad_images(mixed, model.config.patch_size)
+    torch.testing.assert_close(model(**batch).logits, torch.cat(alone), atol=1e-5, rtol=0)
+    # Neither what is in the padding nor which number says that a patch is none matters.
+    cells = batch["attention_mask"].view(5, 1, 5, 7).repeat_interleave(6, dim=2).repeat_interleave(7, dim=3)
+    batch["pixel_values"] = batch["pixel_values"] + 100 * torch.randn(5, 3, 30, 49) * ~cells
+    batch["attention_mask"] = 255 * batch["attention_mask"].long()
+    torch.testing.assert_close(model(**batch).logits, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_merging_ends_where_one_patch_is_left():
+    for num_patches in (1, 2, 3):
+        model = tiny(ViTScratchModel, token_merging=100, interpolate_pos_encoding=True)
+        outputs = model(torch.randn(1, 3, 6, 7 * num_patches), output_hidden_states=True, output_attentions=True)
+        assert outputs.last_hidden_state.shape == (1, 1 + num_patches, 48)
+        assert [maps.shape[-1] for maps in outputs.attentions] == [1 + num_patches] * 3
+
+
+def test_merging_works_in_double_and_half_precision():
+    expected = tiny(token_merging=3)(images(), attention_mask=padding_mask()).logits
+    for dtype, tolerance in ((torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.1)):
+        logits = tiny(token_merging=3).to(dtype)(images().to(dtype), attention_mask=padding_mask()).logits
+        assert logits.dtype == dtype
+        torch.testing.assert_close(logits.float(), expected, atol=tolerance, rtol=0)
 
 
 def test_a_token_is_the_mean_of_the_patches_in_it():

@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Images of different sizes in one batch: computed without their padding, and with the results that each has alone."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,13 +64,22 @@ def test_images_are_padded_at_the_right_and_below():
             r"image 1 of 12x8 pixels \(height x width\) cannot be cut into patches of 6x7: resize",
         ),
         ([(3, 0, 7)], "image 0 of 0x7 pixels"),
-        ([(3, 12, 7), (1, 12, 7)], r"channels=3, height, width\), but image 1 has \(1, 12, 7\)"),
+        ([(3, 12, 7), (1, 12, 7)], r"\(channels, height, width\).* but image 1 has \(1, 12, 7\) and torch.float32"),
         ([(3, 12, 7), (12, 7)], r"image 1 has \(12, 7\)"),
     ],
 )
 def test_images_that_cannot_be_padded_are_named(shapes, sentence):
     with pytest.raises(ValueError, match=sentence):
         pad_images([torch.zeros(shape) for shape in shapes], PATCH)
+
+
+def test_images_may_be_arrays_and_share_one_dtype():
+    arrays = [np.ones((3, 12, 7), np.float32), np.ones((3, 6, 14), np.float32)]
+    assert pad_images((array for array in arrays), list(PATCH))["pixel_values"].dtype == torch.float32
+    with pytest.raises(ValueError, match=r"dtype torch.uint8, but image 1 has \(3, 6, 7\) and torch.float32"):
+        pad_images([torch.ones(3, 6, 7, dtype=torch.uint8), torch.rand(3, 6, 7)], PATCH)
+    with pytest.raises(ValueError, match="patch_size must be at least 1 pixel, got 0"):
+        pad_images(arrays, 0)
 
 
 # --- The same answer -------------------------------------------------------------------------------------------------
@@ -157,6 +167,35 @@ def test_gradients_are_those_of_each_image_alone(packing, pooling, checkpointed)
         (model(image[None], interpolate_pos_encoding=True, labels=label[None]).loss / 6).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_an_image_without_a_token_stays_without_one(packing):
+    model = tiny(use_cls_token=False, pooling="mean")
+    mask = torch.zeros(3, 20, dtype=torch.bool)
+    mask[0, :7] = True
+    for _ in range(2):  # with one image that has patches, and with none
+        packed = model(images(3), attention_mask=mask).logits
+        packing_vit_scratch.LEAST_SAVED = 10**9
+        torch.testing.assert_close(packed[:1], model(images(3), attention_mask=mask).logits[:1], atol=1e-5, rtol=0)
+        assert packed.isfinite().all()
+        packing_vit_scratch.LEAST_SAVED = 1
+        mask[:] = False
+    assert len(packing) == 1
+
+
+def test_patch_dropout_and_stochastic_depth_are_each_image_own(packing):
+    batch = pad_images([*([images(1, 6, 7)[0]] * 16), images(1)[0]], PATCH)
+    fields = {"pooling": "mean", "attention_probs_dropout_prob": 0.0}
+    dropping = tiny(patch_dropout=0.5, use_cls_token=False, **fields).train()
+    logits = dropping(**batch).logits
+    assert len(packing) == 1
+    torch.testing.assert_close(logits[:16], logits[:1].expand(16, -1), atol=1e-5, rtol=0)  # their only patch stays
+    skipping = tiny(drop_path_rate=0.5, **fields).train()
+    logits = skipping(**batch).logits[:16]
+    assert len({tuple(row) for row in logits.round(decimals=4).tolist()}) > 1
+    assert len(packing) == 1
+    skipping.eval()(**batch)
+    assert len(packing) == 2
 
 
 def test_a_compiled_or_exported_model_keeps_the_padding(packing):

@@ -5,6 +5,9 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -276,6 +279,60 @@ def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_p
     monkeypatch.setitem(prediction.OUTPUT_WRITERS, suffix, write)
     assert vit_scratch(*command).status == 0
     assert len(READERS[suffix](path)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_command_that_is_stopped_leaves_the_old_table_and_nothing_else(
+    checkpoint, digits, tmp_path, monkeypatch, number
+):
+    path = tmp_path / "table.csv"
+    path.write_text("the old table")
+
+    def stopped(tables, place):
+        prediction._write_csv(tables, place)
+        signal.raise_signal(number)
+
+    monkeypatch.setitem(prediction.OUTPUT_WRITERS, ".csv", stopped)
+    result = vit_scratch("predict", checkpoint, digits[0], "--output", path)
+    assert (result.status, result.err) == (128 + number, "vit-scratch predict: interrupted.\n")
+    assert path.read_text() == "the old table"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_table_behind_a_link_is_written_where_the_link_leads(checkpoint, digits, tmp_path):
+    place, link = tmp_path / "elsewhere" / "table.csv", tmp_path / "link.csv"
+    place.parent.mkdir()
+    link.symlink_to(place)
+    assert vit_scratch("predict", checkpoint, digits[0], "--output", link).status == 0
+    assert link.is_symlink()
+    assert len(read_csv(place)) == 20
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_file_name_that_is_no_utf_8_is_spelled_out(checkpoint, digits, tmp_path, suffix):
+    name = os.fsdecode(b"r\xe9sum\xe9.png")
+    try:
+        shutil.copy(digits[0] / "00.png", tmp_path / name)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    table = tmp_path / f"table{suffix}"
+    assert vit_scratch("predict", checkpoint, tmp_path / name, "--output", table).status == 0
+    assert READERS[suffix](table)[0]["file"] == f"{tmp_path}/r\\udce9sum\\udce9.png"
+
+
+def test_who_reads_the_first_line_alone_gets_no_complaint(checkpoint, digits):
+    program = "import sys; from modeling_vit_scratch.cli import main; sys.exit(main(sys.argv[1:]))"
+    read, write = os.pipe()
+    os.close(read)  # as `head` does when it has read enough
+    with open(write, "w") as out:
+        command = [sys.executable, "-c", program, "predict", checkpoint, str(digits[0])]
+        result = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_a_number_of_images_at_a_time_is_at_least_one(checkpoint, digits):
+    with pytest.raises(ValueError, match="top_k and batch_size must be at least 1, got 1 and 0"):
+        list(predict(checkpoint, [str(digits[0])], batch_size=0))
 
 
 # Evaluation

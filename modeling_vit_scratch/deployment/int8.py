@@ -49,12 +49,12 @@ def write_onnx(model: PreTrainedModel, example: Tensor, file: Path) -> None:
     """Write a classifier as ONNX, for batches of any size: `pixel_values` (B, C, H, W) to `logits` (B, K).
 
     Args:
-        model: the classifier.
+        model: the classifier; in fp32 and with attention spelled out from here on.
         example: images of the shape that the file will take, at least two.
         file: where to.
     """
     batch = torch.export.Dim("batch")
-    attention = model.config._attn_implementation
+    model.float()
     # The exporter guards sdpa against rows without a number, which ours never have; that takes 7 % of the time in int8.
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -68,7 +68,6 @@ def write_onnx(model: PreTrainedModel, example: Tensor, file: Path) -> None:
             output_names=["logits"],
             dynamic_shapes=({0: batch},),
         )
-    model.set_attn_implementation(attention)
     assert program is not None  # the older exporter alone returns none
     program.save(file, external_data=False)
 
@@ -93,6 +92,7 @@ class Int8Classifier(nn.Module):
     """
 
     device = torch.device("cpu")
+    dtype = torch.float32
 
     def __init__(self, model: PreTrainedModel, example: Tensor):
         super().__init__()
@@ -101,6 +101,7 @@ class Int8Classifier(nn.Module):
         import onnxruntime
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        self.image_shape = example.shape[1:]
         with tempfile.TemporaryDirectory() as folder:
             exact, file = Path(folder, "exact.onnx"), Path(folder, "int8.onnx")
             with quiet():
@@ -118,7 +119,17 @@ class Int8Classifier(nn.Module):
             self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
-        """Classify images; with `labels` (B,) the output has the cross-entropy as its `loss`."""
+        """Classify images; with `labels` (B,) the output has the cross-entropy as its `loss`.
+
+        Raises:
+            ValueError: if the images are not of the size of the example.
+        """
+        if pixel_values.shape[1:] != self.image_shape:
+            expected, got = ("x".join(map(str, shape)) for shape in (self.image_shape, pixel_values.shape[1:]))
+            raise ValueError(
+                f"in int8 the images must be {expected} (channels x height x width), got {got}: resize them, or use "
+                "another precision."
+            )
         (logits,) = self.session.run(None, {"pixel_values": pixel_values.float().cpu().numpy()})
         result = torch.from_numpy(logits)
         loss = None if labels is None else F.cross_entropy(result, labels.cpu())
