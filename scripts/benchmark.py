@@ -47,7 +47,7 @@ import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.deployment.int8 import Int8Classifier
-from modeling_vit_scratch.presets import preset_path
+from modeling_vit_scratch.presets import preset_names, preset_path
 from peers import PEERS, Logits, build_pair, installed_peers
 from timing import compare, peak_memory, ratios
 
@@ -183,12 +183,12 @@ HEADER = (
 def table_row(row: dict[str, Any]) -> str:
     speeds, shares, memory = row["images_per_second"], row["share"], row["peak_memory"]
     low, high = row["ratio_range"]
-    faster = f" merging {row['token_merging']}" if row["token_merging"] else ""
-    faster += f" patch dropout {row['patch_dropout']:g}" if row["patch_dropout"] else ""
-    faster += " int8" if row["int8"] else ""
+    setting = f" merging {row['token_merging']}" if row["token_merging"] else ""
+    setting += f" patch dropout {row['patch_dropout']:g}" if row["patch_dropout"] else ""
+    setting += " int8" if row["int8"] else ""
     checkpointed = memory.get("ours, checkpointed")
     return (
-        f"| {row['model']}{faster} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
+        f"| {row['model']}{setting} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
         f"{speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
         f"{shares['ours']:.0%}, {shares['peer']:.0%} | {memory['ours'] / 1e6:.0f}, {memory['peer'] / 1e6:.0f} MB"
         + (f"; checkpointed {checkpointed / 1e6:.0f} MB |" if checkpointed else " |")
@@ -378,6 +378,53 @@ def benchmark_time_to_accuracy(data: str) -> None:
 TABLES = {"mixed-sizes": benchmark_mixed_sizes, "data-loading": benchmark_data_loading}
 
 
+def what_does_not_go_together(arguments: argparse.Namespace) -> str | None:
+    """A sentence about flags that would be ignored or cannot be followed, if there are any."""
+    modes = set(arguments.modes)
+    of_steps = {
+        "--token-merging": arguments.token_merging,
+        "--patch-dropout": arguments.patch_dropout,
+        "--int8": arguments.int8,
+        "--device cuda": arguments.device == "cuda",
+        "--bf16": arguments.bf16,
+        "--compile": arguments.compile,
+    }
+    if modes - set(STEPS) and any(of_steps.values()):
+        flag = next(flag for flag, given in of_steps.items() if given)
+        return f"{flag} is for the modes {' and '.join(STEPS)}."
+    if arguments.patch_dropout and "inference" in modes:
+        return "--patch-dropout is for --modes train-step: nothing is left out in inference."
+    if arguments.int8 and (modes != {"inference"} or arguments.device != "cpu" or arguments.bf16 or arguments.compile):
+        return "--int8 is for --modes inference on the CPU, by itself or with --token-merging."
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        return "--device cuda: torch finds no GPU."
+    if "time-to-accuracy" in modes and not arguments.data:
+        return "--modes time-to-accuracy wants --data."
+    if arguments.output and not modes & {*STEPS, *TABLES}:
+        return f"--output is for the modes {', '.join([*STEPS, *TABLES])}."
+    if arguments.output and not Path(arguments.output).parent.is_dir():
+        return f"--output {arguments.output}: there is no folder {Path(arguments.output).parent}."
+    return None
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text!r}")
+    return float(text)
+
+
 def main() -> None:
     """Parse the flags and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -387,15 +434,15 @@ def main() -> None:
         default=["inference", "train-step"],
         choices=[*STEPS, *TABLES, "startup", "weights", "memory", "time-to-accuracy"],
     )
-    parser.add_argument("--models", nargs="+", default=PRESETS, metavar="PRESET")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 64], metavar="B")
+    parser.add_argument("--models", nargs="+", default=PRESETS, choices=preset_names(), metavar="PRESET")
+    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1, 8, 64], metavar="B")
     parser.add_argument("--peers", nargs="+", default=installed_peers(), choices=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=positive, default=11)
     parser.add_argument(
-        "--token-merging", type=int, default=0, metavar="R", help="patches that each of our blocks merges"
+        "--token-merging", type=count, default=0, metavar="R", help="patches that each of our blocks merges"
     )
     parser.add_argument(
-        "--patch-dropout", type=float, default=0.0, metavar="P", help="share of the patches that training leaves out"
+        "--patch-dropout", type=share, default=0.0, metavar="P", help="share of the patches that training leaves out"
     )
     parser.add_argument("--int8", action="store_true", help="ours in 8-bit integers, with ONNX Runtime")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -410,10 +457,8 @@ def main() -> None:
     parser.add_argument("--data", metavar="CIFAR10", help="that of scripts/compare_training.py, for time-to-accuracy")
     parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")
     arguments = parser.parse_args()
-    if arguments.int8 and (arguments.modes != ["inference"] or arguments.device != "cpu"):
-        parser.error("--int8 is for --modes inference on the CPU.")
-    if "time-to-accuracy" in arguments.modes and not arguments.data:
-        parser.error("--modes time-to-accuracy wants --data.")
+    if problem := what_does_not_go_together(arguments):
+        parser.error(problem)
     if "startup" in arguments.modes:
         benchmark_startup(arguments.rounds)
     if "weights" in arguments.modes:

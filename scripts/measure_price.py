@@ -3,7 +3,7 @@
     python scripts/measure_price.py outputs/cifar10 cifar10/test.parquet --output price
     python scripts/measure_price.py outputs/cifar10 cifar10/test.parquet --token-merging 0 4 8 --batch-size 8
 
-Accuracy is that of the test split of DATA, or of all its images. Speed is that of one batch, without reading files, in
+Accuracy is that of `vit-scratch evaluate CHECKPOINT DATA`. Speed is that of one batch, without reading files, in
 interleaved rounds in one process. The peers are transformers' own ViT and, where it is installed, timm's with the same
 weights (`vit-scratch export`), whose logits are asserted equal to ours first. Every setting is a flag of `vit-scratch
 predict`.
@@ -21,43 +21,39 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from modeling_vit_scratch.columns import relabelled
-from modeling_vit_scratch.data import load_images
+from benchmark import count, positive
 from modeling_vit_scratch.porting import export_checkpoint
-from modeling_vit_scratch.prediction import load_checkpoint, predict_dataset
+from modeling_vit_scratch.prediction import PRECISIONS, evaluate, load_checkpoint
 from timing import compare, ratios
 
 PEERS = ["transformers", *(["timm"] if importlib.util.find_spec("timm") else [])]
 
 
 def settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    return [
-        {"precision": precision, "token_merging": merged}
-        for precision in arguments.precisions
-        for merged in arguments.token_merging
-    ]
+    """The exact model first, beside which the others stand."""
+    pairs = [(precision, merged) for precision in arguments.precisions for merged in arguments.token_merging]
+    pairs = list(dict.fromkeys([("fp32", 0), *pairs]))
+    return [{"precision": precision, "token_merging": merged} for precision, merged in pairs]
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each setting, and one for each peer."""
-    splits = load_images(arguments.data)
-    split = next(name for name in ("test", "validation", "train") if name in splits)
+    exact, processor, _ = load_checkpoint(arguments.checkpoint)
+    pixel_values = torch.randn(arguments.batch_size, *example_shape(processor))
+    peers = {name: step(exported(arguments.checkpoint, name), pixel_values) for name in PEERS}
+    for peer in peers.values():
+        torch.testing.assert_close(peer(), step(exact, pixel_values)(), rtol=1e-4, atol=1e-4)
     rows, sides = [], {}
     for setting in tqdm(settings(arguments), unit="setting"):
-        model, processor, label_names = load_checkpoint(arguments.checkpoint, **setting)
-        dataset = relabelled(splits[split], label_names, arguments.data)
-        results = predict_dataset(model, processor, split, dataset, 64)
+        results = evaluate(arguments.checkpoint, arguments.data, **setting)
         name = f"{setting['precision']}, merging {setting['token_merging']}"
         accuracy = float((results.logits.argmax(1) == results.labels).mean())
-        rows.append({"setting": name, **setting, "accuracy": accuracy, "images": len(dataset)})
-        pixel_values = torch.randn(arguments.batch_size, *example_shape(processor))
+        rows.append({"setting": name, **setting, "accuracy": accuracy, "images": len(results.labels)})
+        model, _, _ = load_checkpoint(arguments.checkpoint, **setting)
         sides[name] = step(model, pixel_values)
-    exact, _, _ = load_checkpoint(arguments.checkpoint)
-    for name in PEERS:
-        sides[name] = step(exported(arguments.checkpoint, name), pixel_values)
-        torch.testing.assert_close(sides[name](), step(exact, pixel_values)(), rtol=1e-4, atol=1e-4)
-        # Equal logits, so equal accuracy.
-        rows.append({**rows[0], "setting": name, "precision": "fp32", "token_merging": 0})
+    # Equal logits, so equal accuracy.
+    rows += [{**rows[0], "setting": name} for name in peers]
+    sides |= peers
     for side in sides.values():
         side()
     times = compare(sides, arguments.rounds, "cpu")
@@ -136,13 +132,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder, of an architecture that transformers' ViT has, too")
     parser.add_argument("data", help="labelled images, as for `vit-scratch evaluate`")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
-    parser.add_argument("--token-merging", nargs="+", type=int, default=[0, 4, 8, 12, 16], metavar="R")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], choices=PRECISIONS)
+    parser.add_argument("--token-merging", nargs="+", type=count, default=[0, 4, 8, 12, 16], metavar="R")
+    parser.add_argument("--batch-size", type=positive, default=64)
+    parser.add_argument("--rounds", type=positive, default=11)
     parser.add_argument("--output", metavar="NAME", help="write NAME.json and NAME.png, too")
     arguments = parser.parse_args()
-    rows = measure(arguments)
+    if arguments.output and not Path(arguments.output).parent.is_dir():
+        parser.error(f"--output {arguments.output}: there is no folder {Path(arguments.output).parent}.")
+    try:
+        rows = measure(arguments)
+    except ValueError as error:
+        parser.error(str(error))
     print(table(rows))
     if arguments.output:
         Path(f"{arguments.output}.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -44,3 +44,11 @@ def test_each_setting_has_its_accuracy_and_its_speed(tmp_path):
         assert f"| {row['setting']} | {row['images_per_second']:.1f} | " in result.stdout
     with Image.open(tmp_path / "price.png") as picture:
         assert picture.width > 500
+
+
+def test_a_checkpoint_that_the_peer_cannot_load_is_refused_before_anything_is_measured(tmp_path, digits_run):
+    command = [sys.executable, SCRIPT, digits_run[0], "digits", "--output", tmp_path / "price"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "measure_price.py: error: " in result.stderr
+    assert not list(tmp_path.iterdir())
