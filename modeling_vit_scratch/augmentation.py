@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import SizeDict
 
 from .arguments import AugmentationArguments
 from .images import read_image
@@ -139,7 +140,7 @@ def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
 
 def _resized(processor: Any, images: list[Image.Image]) -> list[np.ndarray]:
     """Each (C, its height, its width), 8 bits."""
-    size = processor.size
+    size: Any = SizeDict(**processor.size) if isinstance(processor.size, dict) else processor.size
     to_a_size = processor.do_resize and size.height and size.width and not processor.do_center_crop
     if to_a_size and isinstance(processor.resample, int):  # Pillow's names of its filters are numbers
         # As the processor does, but for its conversions from Pillow to NumPy, back, and again.

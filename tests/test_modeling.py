@@ -451,11 +451,17 @@ def test_in_training_a_classifier_sees_a_share_of_the_patches():
 @pytest.mark.parametrize("fields", SWITCHES, ids=str)
 def test_patches_that_are_dropped_are_as_if_they_were_masked(fields, mask):
     model = tiny(patch_dropout=0.3, **NO_OTHER_DROPOUT, **fields).train()
+    masks = []
+    model.vit.patch_dropout.register_forward_hook(lambda module, arguments, result: masks.append(result[1]))
     torch.manual_seed(3)
     outputs = model(images(), attention_mask=mask, labels=torch.tensor([1, 8]), output_hidden_states=True)
     kept = kept_patches(model, images(), outputs.hidden_states[0])
     assert kept.sum(dim=1).tolist() == [14, 14]
-    expected = copy.deepcopy(model).eval()(images(), attention_mask=kept if mask is None else kept & mask).logits
+    if mask is not None:
+        kept[kept.clone()] = masks[0].flatten()
+        assert kept.sum(dim=1).tolist() == [7, 8]  # of 10 and of 12
+        assert mask[kept].all()
+    expected = copy.deepcopy(model).eval()(images(), attention_mask=kept).logits
     torch.testing.assert_close(outputs.logits, expected, atol=1e-5, rtol=0)
     assert_every_parameter_learns(model, outputs.loss)
 
