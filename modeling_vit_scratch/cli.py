@@ -107,7 +107,7 @@ def _add_speed(parser: Parser) -> None:
     parser.add_argument(
         "--token_merging",
         "--token-merging",
-        type=_count,
+        type=count,
         metavar="R",
         help="patches that each block merges away: faster, a little less accurate (default: what the checkpoint says)",
     )
@@ -115,7 +115,7 @@ def _add_speed(parser: Parser) -> None:
 
 def _add_batch_size(parser: Parser) -> None:
     parser.add_argument(
-        "--batch_size", "--batch-size", type=_positive, default=64, help="images at a time (default: 64)"
+        "--batch_size", "--batch-size", type=positive, default=64, help="images at a time (default: 64)"
     )
 
 
@@ -149,7 +149,7 @@ def _predict(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch predict", description="Say what is on images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("images", nargs="+", help="files, and folders whose images are all taken")
-    parser.add_argument("--top_k", "--top-k", type=_positive, default=1, help="labels per image (default: 1)")
+    parser.add_argument("--top_k", "--top-k", type=positive, default=1, help="labels per image (default: 1)")
     parser.add_argument("--output", help="write a table to this file: .jsonl, .csv or .parquet")
     _add_batch_size(parser)
     _add_speed(parser)
@@ -200,7 +200,7 @@ def _import(argv: list[str]) -> int:
         "--image_size", "--image-size", metavar="H[,W]", type=_size, help="pixels: resample the positions to this size"
     )
     parser.add_argument(
-        "--num_labels", "--num-labels", metavar="N", type=_positive, help="a new head for so many labels"
+        "--num_labels", "--num-labels", metavar="N", type=positive, help="a new head for so many labels"
     )
     parser.add_argument(
         "--config_overrides",
@@ -273,13 +273,15 @@ def _size(text: str) -> int | tuple[int, int]:
     return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A flag's whole number from 0 on."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A flag's whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)

@@ -72,7 +72,7 @@ def read_image(image: Any) -> Image.Image:
 def _pillow_silent() -> Iterator[None]:
     """No warnings of Pillow's, about odd metadata for the most part: an image is readable or it is not."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
+        warnings.filterwarnings("ignore", module="PIL")  # they name no image, and what is bad raises anyway
         yield
 
 

@@ -451,32 +451,25 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             num_queries = None  # a mask of the kernel's own kind, which has no rows to take
         # Stochastic depth skips a branch for whole images, which a packed sequence does not have.
         whole = maps_wanted or (self.training and config.drop_path_rate > 0)
+        blocks = self.encoder if num_queries is None else self.encoder[:-1]
         if whole or patch_mask is None or not is_worth_packing(patch_mask, x.shape[2]):
-            return self._encode_padded(x, attention_mask, kernel, num_queries, recorded, **kwargs)
-        return self._encode_packed(x, PackedImages(patch_mask, kernel), attention_mask, num_queries, recorded, **kwargs)
+            x = self._run_blocks(blocks, x, attention_mask, kernel, recorded, **kwargs)
+        else:
+            packed = PackedImages(patch_mask, kernel)
+            x = self._run_blocks(blocks, packed.pack(x), None, packed.attend, recorded, packed.unpack, **kwargs)
+            x = packed.unpack(x)  # (B, T, D): the tokens in front are the first of each image again
+        if num_queries is None:
+            return x
+        attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
+        return self.encoder[-1](x, attention_mask, kernel, num_queries=num_queries, **kwargs)
 
-    def _encode_padded(self, x, attention_mask, kernel, num_queries, recorded, **kwargs) -> Tensor:
-        for block in self.encoder if num_queries is None else self.encoder[:-1]:
+    def _run_blocks(self, blocks, x, attention_mask, kernel, recorded, unpack=lambda x: x, **kwargs) -> Tensor:
+        for block in blocks:
             before = x
             x = block(x, attention_mask, kernel, **kwargs)
             if recorded:
-                self.hidden_state(before, x, None)
-        return x if num_queries is None else self._last_block(x, attention_mask, kernel, num_queries, **kwargs)
-
-    def _encode_packed(self, x, packed: PackedImages, attention_mask, num_queries, recorded, **kwargs) -> Tensor:
-        x = packed.pack(x)  # (1, L, D)
-        for block in self.encoder if num_queries is None else self.encoder[:-1]:
-            before = x
-            x = block(x, None, packed.attend, **kwargs)
-            if recorded:
-                self.hidden_state(packed.unpack(before), packed.unpack(x), None)
-        x = packed.unpack(x)  # (B, T, D): the tokens in front are the first of each image again
-        return x if num_queries is None else self._last_block(x, attention_mask, packed.kernel, num_queries, **kwargs)
-
-    def _last_block(self, x: Tensor, attention_mask: Tensor | None, kernel, num_queries: int, **kwargs) -> Tensor:
-        """The last block, of the first tokens alone: (B, T, D) -> (B, num_queries, D)."""
-        attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
-        return self.encoder[-1](x, attention_mask, kernel, num_queries=num_queries, **kwargs)
+                self.hidden_state(unpack(before), unpack(x), None)
+        return x
 
     def _encode_merging(self, x, patch_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs) -> Tensor:
         # The sizes of the tokens take the place of the mask: padding has size 0.

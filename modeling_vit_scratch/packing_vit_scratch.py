@@ -75,10 +75,10 @@ def is_worth_packing(mask: Tensor, width: int) -> bool:
     if mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     lengths = mask.sum(dim=1)
-    left_out = mask.numel() - int(lengths.sum())
     if not lengths.any():
         return False  # nothing is left
-    return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel() and left_out > 0
+    left_out = mask.numel() - int(lengths.sum())
+    return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel()
 
 
 class PackedImages:

@@ -370,19 +370,21 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
     path = os.path.realpath(path)  # a link stays one
     number = 0
 
+    def table(items: list[Prediction]) -> pd.DataFrame:
+        rows = [
+            {"file": printable(item.file), "rank": rank, "label": label, "score": score}
+            for item in items
+            for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
+        ]
+        return pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+
     def tables() -> Iterator[pd.DataFrame]:
         nonlocal number
+        yield table([])  # the columns, also if there are no rows
         remaining = iter(predictions)
-        while (items := list(islice(remaining, WRITTEN_TOGETHER))) or number == 0:
-            rows = [
-                {"file": printable(item.file), "rank": rank, "label": label, "score": score}
-                for item in items
-                for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
-            ]
-            yield pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+        while items := list(islice(remaining, WRITTEN_TOGETHER)):
             number += len(items)
-            if not items:  # a table without rows
-                return
+            yield table(items)
 
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         incomplete = os.path.join(folder, "incomplete")

@@ -210,7 +210,7 @@ class StreamedImages(TrainingImages):
         """What a process loads in an epoch."""
         return StreamBatches(self.dataset, self.seed, batch_size, num_processes, process_index)
 
-    def __getitems__(self, drawn: Sequence[tuple[int, Row]]) -> list[dict[str, Any]]:  # type: ignore[override]  # no numbers
+    def __getitems__(self, drawn: Sequence[tuple[int, Row]]) -> list[dict[str, Any]]:  # type: ignore[override]  # rows, not numbers
         found: list[dict[str, Any] | None] = []
         unreadable: list[str] = []
         for _, row in drawn:

@@ -46,10 +46,11 @@ from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassificatio
 import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.cli import count, positive
 from modeling_vit_scratch.deployment.int8 import Int8Classifier
 from modeling_vit_scratch.presets import preset_names, preset_path
 from peers import PEERS, Logits, build_pair, installed_peers
-from timing import compare, peak_memory, ratios
+from timing import beside, compare, peak_memory, with_range
 
 # Fields of the configuration that make less work, each a flag.
 FASTER = ("token_merging", "patch_dropout")
@@ -143,18 +144,15 @@ def benchmark_pair(peer: str, preset: str, mode: str, batch: int, arguments: arg
         memory[name] = peak_memory(sides[name], device)
     times = compare(sides, arguments.rounds, device)
     rate = 2 * np.prod(PRODUCT) / statistics.median(times["product"])
-    ratio, spread = ratios(times["ours"], times["peer"])
     row = {
-        "label": f"{preset}, {mode}, batch {batch}",
+        "label": f"{preset}{setting_text(arguments)}, {mode}, batch {batch}",
         "model": preset,
         "mode": mode,
         "batch": batch,
-        "peer": peer,
         **{name: getattr(arguments, name) for name in FASTER},
         "int8": arguments.int8,
-        "images_per_second": {name: batch / statistics.median(times[name]) for name in memory},
-        "ratio": ratio,
-        "ratio_range": spread,
+        **beside(times, "peer", batch),
+        "peer": peer,
         "share": {name: operations / statistics.median(times[name]) / rate for name in memory},
         "product_operations_per_second": rate,
         "peak_memory": memory,
@@ -180,16 +178,20 @@ HEADER = (
 )
 
 
+def setting_text(setting: argparse.Namespace) -> str:
+    """What our side does that the peer does not, behind the name of a model."""
+    text = f" merging {setting.token_merging}" if setting.token_merging else ""
+    text += f" patch dropout {setting.patch_dropout:g}" if setting.patch_dropout else ""
+    return text + (" int8" if setting.int8 else "")
+
+
 def table_row(row: dict[str, Any]) -> str:
     speeds, shares, memory = row["images_per_second"], row["share"], row["peak_memory"]
-    low, high = row["ratio_range"]
-    setting = f" merging {row['token_merging']}" if row["token_merging"] else ""
-    setting += f" patch dropout {row['patch_dropout']:g}" if row["patch_dropout"] else ""
-    setting += " int8" if row["int8"] else ""
+    setting = setting_text(argparse.Namespace(**row))
     checkpointed = memory.get("ours, checkpointed")
     return (
         f"| {row['model']}{setting} | {row['mode']} | {row['batch']} | {row['peer']} | {speeds['ours']:.1f} | "
-        f"{speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
+        f"{speeds['peer']:.1f} | {with_range(row['ratio'], row['ratio_range'])} | "
         f"{shares['ours']:.0%}, {shares['peer']:.0%} | {memory['ours'] / 1e6:.0f}, {memory['peer'] / 1e6:.0f} MB"
         + (f"; checkpointed {checkpointed / 1e6:.0f} MB |" if checkpointed else " |")
     )
@@ -405,18 +407,6 @@ def what_does_not_go_together(arguments: argparse.Namespace) -> str | None:
     if arguments.output and not Path(arguments.output).parent.is_dir():
         return f"--output {arguments.output}: there is no folder {Path(arguments.output).parent}."
     return None
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
-    return int(text)
 
 
 def share(text: str) -> float:

@@ -5,7 +5,6 @@ of at least 8 % of the area and mirror half of them (Szegedy et al. 2015, arXiv 
 """
 
 import importlib.util
-import statistics
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +21,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from modeling_vit_scratch.augmentation import random_mirror, random_resized_crop
 from modeling_vit_scratch.sampling import TrainingImages, collate
-from timing import compare, ratios
+from timing import beside, compare, with_range
 
 SIZE = 224
 PHOTOGRAPH = (500, 375)  # width and height of an ordinary image of ImageNet
@@ -43,23 +42,25 @@ def write_photographs(folder: Path, number: int) -> list[str]:
     return files
 
 
+def image_processor() -> ViTImageProcessorPil:
+    size = {"height": SIZE, "width": SIZE}
+    return ViTImageProcessorPil(size=size, image_mean=list(MEAN), image_std=list(STD))
+
+
 def with_ours(files: list[str], training: bool) -> Loading:
     """What `vit-scratch train` does: `TrainingImages`, with its loader's collate function."""
-    size = {"height": SIZE, "width": SIZE}
-    processor = ViTImageProcessorPil(size=size, image_mean=list(MEAN), image_std=list(STD))
     steps = [
         partial(random_resized_crop, least_area=0.08, size=(SIZE, SIZE)),
         partial(random_mirror, probability=0.5),
     ]
     dataset = Dataset.from_dict({"image": files}).cast_column("image", ImageFeature(decode=False))
-    images = TrainingImages(dataset, processor, steps if training else ())
+    images = TrainingImages(dataset, image_processor(), steps if training else ())
     return lambda: collate(images.__getitems__(list(range(len(files)))))["pixel_values"]
 
 
 def with_transformers(files: list[str]) -> Loading:
     """The image processor of transformers' ViT on opened files, as its documentation shows; it varies nothing."""
-    size = {"height": SIZE, "width": SIZE}
-    processor = ViTImageProcessorPil(size=size, image_mean=list(MEAN), image_std=list(STD))
+    processor = image_processor()
     return lambda: processor([Image.open(file).convert("RGB") for file in files], return_tensors="pt")["pixel_values"]
 
 
@@ -100,20 +101,8 @@ def benchmark_data_loading(rounds: int, number: int = 64) -> list[dict[str, Any]
             torch.testing.assert_close(side(), expected, rtol=0, atol=4 / 255)  # of a range of 2; rounding twice
         for purpose, sides in (("evaluation", evaluation), ("training", training)):
             times = compare(dict(sides), rounds, "cpu")
-            for name in list(sides)[1:]:
-                ratio, spread = ratios(times["ours"], times[name])
-                speeds = {"ours": times["ours"], "peer": times[name]}
-                rows.append(
-                    {
-                        "label": f"loading for {purpose}",
-                        "mode": "data-loading",
-                        "purpose": purpose,
-                        "peer": name,
-                        "images_per_second": {who: number / statistics.median(took) for who, took in speeds.items()},
-                        "ratio": ratio,
-                        "ratio_range": spread,
-                    }
-                )
+            about = {"label": f"loading for {purpose}", "mode": "data-loading", "purpose": purpose}
+            rows += [{**about, **beside(times, name, number)} for name in list(sides)[1:]]
     return rows
 
 
@@ -121,6 +110,5 @@ HEADER = "| for | peer | ours, images/s | peer, images/s | ratio (range) |\n|---
 
 
 def table_row(row: dict[str, Any]) -> str:
-    speeds, (low, high) = row["images_per_second"], row["ratio_range"]
-    ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    speeds, ratio = row["images_per_second"], with_range(row["ratio"], row["ratio_range"])
     return f"| {row['purpose']} | {row['peer']} | {speeds['ours']:.1f} | {speeds['peer']:.1f} | {ratio} |"

@@ -21,10 +21,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from benchmark import count, positive
+from modeling_vit_scratch.cli import count, positive
 from modeling_vit_scratch.porting import export_checkpoint
 from modeling_vit_scratch.prediction import PRECISIONS, evaluate, load_checkpoint
-from timing import compare, ratios
+from timing import compare, ratios, with_range
 
 PEERS = ["transformers", *(["timm"] if importlib.util.find_spec("timm") else [])]
 
@@ -94,7 +94,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     beside = " | ".join(f"beside {peer} (range)" for peer in PEERS)
     lines = [f"| setting | images/s | {beside} | top-1 | change |", "|---|---:|" + "---:|" * (len(PEERS) + 2)]
     for row in rows:
-        speeds = " | ".join(f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, (low, high) in row["beside"].values())
+        speeds = " | ".join(with_range(*ratio) for ratio in row["beside"].values())
         change = 100 * (row["accuracy"] - rows[0]["accuracy"])
         lines.append(
             f"| {row['setting']} | {row['images_per_second']:.1f} | {speeds} | {row['accuracy']:.2%} | {change:+.2f} |"

@@ -1,6 +1,5 @@
 """Images of different sizes in one batch: as our models compute them, padded, and all resized to the largest."""
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from modeling_vit_scratch import ViTScratchForImageClassification, modeling_vit_scratch, pad_images
 from peers import preset_config
-from timing import compare, ratios
+from timing import beside, compare, with_range
 
 
 def mixed_images(image_size: int, patch_size: int, batch: int, smallest: float) -> list[Tensor]:
@@ -51,25 +50,15 @@ def benchmark_mixed_sizes(preset: str, batch: int, smallest: float, rounds: int)
     for side in sides.values():
         side()
     times = compare(sides, rounds, "cpu")
-    rows = []
-    for other in list(sides)[1:]:
-        ratio, spread = ratios(times["ours"], times[other])
-        speeds = {"ours": times["ours"], "peer": times[other]}
-        rows.append(
-            {
-                "label": f"{preset}, sides of {smallest:.0%} to 100%, batch {batch}",
-                "mode": "mixed-sizes",
-                "model": preset,
-                "batch": batch,
-                "smallest": smallest,
-                "share_of_patches": padded["attention_mask"].float().mean().item(),
-                "peer": other,
-                "images_per_second": {name: batch / statistics.median(took) for name, took in speeds.items()},
-                "ratio": ratio,
-                "ratio_range": spread,
-            }
-        )
-    return rows
+    about = {
+        "label": f"{preset}, sides of {smallest:.0%} to 100%, batch {batch}",
+        "mode": "mixed-sizes",
+        "model": preset,
+        "batch": batch,
+        "smallest": smallest,
+        "share_of_patches": padded["attention_mask"].float().mean().item(),
+    }
+    return [{**about, **beside(times, other, batch)} for other in list(sides)[1:]]
 
 
 HEADER = (
@@ -79,8 +68,8 @@ HEADER = (
 
 
 def table_row(row: dict[str, Any]) -> str:
-    speeds, (low, high) = row["images_per_second"], row["ratio_range"]
+    speeds, ratio = row["images_per_second"], with_range(row["ratio"], row["ratio_range"])
     return (
         f"| {row['model']} | {row['batch']} | {row['smallest']:.0%} to 100% | {row['share_of_patches']:.0%} | "
-        f"{row['peer']} | {speeds['ours']:.1f} | {speeds['peer']:.1f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+        f"{row['peer']} | {speeds['ours']:.1f} | {speeds['peer']:.1f} | {ratio} |"
     )

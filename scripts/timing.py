@@ -49,3 +49,16 @@ def ratios(mine: list[float], theirs: list[float]) -> tuple[float, tuple[float, 
     """How many times as fast mine is, by seconds of the same rounds: the median, and the range."""
     values = [other / own for own, other in zip(mine, theirs, strict=True)]
     return statistics.median(values), (min(values), max(values))
+
+
+def beside(times: dict[str, list[float]], peer: str, number: int) -> dict[str, Any]:
+    """What a row of every table says of "ours" and a peer, from seconds for a number of images."""
+    ratio, spread = ratios(times["ours"], times[peer])
+    sides = {"ours": times["ours"], "peer": times[peer]}
+    speeds = {side: number / statistics.median(seconds) for side, seconds in sides.items()}
+    return {"peer": peer, "images_per_second": speeds, "ratio": ratio, "ratio_range": spread}
+
+
+def with_range(ratio: float, spread: tuple[float, float]) -> str:
+    """A ratio as tables show it."""
+    return f"{ratio:.2f} ({spread[0]:.2f} to {spread[1]:.2f})"

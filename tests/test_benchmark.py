@@ -10,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))  # they import one another, too
+import benchmark
+import data_loading
+import mixed_sizes
+import peers
+import timing
 
-import benchmark  # noqa: E402  # it is found on the path above
-import data_loading  # noqa: E402  # likewise
-import mixed_sizes  # noqa: E402  # likewise
-import peers  # noqa: E402  # likewise
-import timing  # noqa: E402  # likewise
+ROOT = Path(__file__).parent.parent
 
 
 def run(*flags):

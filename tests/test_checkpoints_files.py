@@ -229,7 +229,7 @@ def test_an_object_inside_a_record_is_an_object_too(tmp_path):
     assert not canary.path.exists()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # such files are still about
 def test_a_torchscript_archive_holds_code(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "traced.pt")
     assert "which could run code" in reason(tmp_path / "traced.pt")

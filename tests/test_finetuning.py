@@ -173,7 +173,7 @@ def test_users_of_peft_find_its_files(digits_run, train):
     base = AutoModelForImageClassification.from_pretrained(digits_run[0], num_labels=3, ignore_mismatched_sizes=True)
     assert not torch.allclose(logits(base), logits(AutoModelForImageClassification.from_pretrained(folder)), atol=1e-2)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # PEFT asks transformers so
         adapted = PeftModel.from_pretrained(base, folder / "adapter")
     merged = logits(AutoModelForImageClassification.from_pretrained(folder))
     torch.testing.assert_close(logits(adapted), merged, rtol=0, atol=1e-5)

@@ -18,14 +18,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+import measure_scale
+import plan_scale
 from modeling_vit_scratch.presets import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))  # they import one another, too
-
-import measure_scale  # noqa: E402  # it is found on the path above
-import plan_scale  # noqa: E402  # likewise
-
 DIGITS = 4 * 302_986  # bytes of the preset's parameters in fp32
 STATES = 4 * 12 + 6  # its parameters, for each of which AdamW counts steps: of a block, and of the rest
 PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")

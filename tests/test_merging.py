@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from test_modeling_compile import SIDE_EFFECT_OF_TRANSFORMERS, TORCH_DEPRECATIONS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageClassification
@@ -46,12 +47,6 @@ ARCHITECTURES = [
     {"pooling": "attention", "layerscale_value": 0.5, "use_swiglu_ffn": True},
 ]
 MERGINGS = [4, [3, 0, 5], 100]
-# torch 2.13's own compiler and FlexAttention, and transformers' call of it, use what torch deprecates.
-TORCH_DEPRECATIONS = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
-]
 
 
 def tiny(task=ViTScratchForImageClassification, **fields):
@@ -358,8 +353,7 @@ def test_it_compiles_to_one_graph(asked):
 
 
 @pytest.mark.parametrize("strict", [True, False])
-# transformers 5.23 sets a global of its own while a model that can record outputs is traced strictly.
-@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning")
+@SIDE_EFFECT_OF_TRANSFORMERS
 def test_it_exports_for_batches_of_any_size(strict):
     model = tiny(token_merging=4)
     batch = torch.export.Dim("batch", max=64)

@@ -1,6 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Images of different sizes in one batch: computed without their padding, and with the results that each has alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -201,12 +203,14 @@ def test_patch_dropout_and_stochastic_depth_are_each_image_own(packing):
 def test_a_compiled_or_exported_model_keeps_the_padding(packing):
     model, batch = tiny(), pad_images(mixed(), PATCH)
     expected = model(**batch).logits
-    exported = torch.export.export(model, (), batch).module()
-    torch.testing.assert_close(exported(**batch).logits, expected, atol=1e-5, rtol=0)
-    assert len(packing) == 1
-    # Another mask of the same shape has no other graph.
-    others = {**batch, "attention_mask": batch["attention_mask"].roll(1, dims=0)}
-    torch.testing.assert_close(exported(**others).logits, model(**others).logits, atol=1e-5, rtol=0)
+    others = {**batch, "attention_mask": batch["attention_mask"].roll(1, dims=0)}  # the same graph does
+    expected_of_others = model(**others).logits
+    assert len(packing) == 2
+    compiled = torch.compile(copy.deepcopy(model), backend="eager", fullgraph=True)
+    for same in (compiled, torch.export.export(model, (), batch).module()):
+        torch.testing.assert_close(same(**batch).logits, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(same(**others).logits, expected_of_others, atol=1e-5, rtol=0)
+    assert len(packing) == 2
 
 
 # --- When it pays ----------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def _learn_with_muon(rank, folder):
     ],
     ids=["FSDP1", "sharded checkpoints"],
 )
-@pytest.mark.filterwarnings("ignore:FSDP1 is deprecated")
+@pytest.mark.filterwarnings("ignore:FSDP1 is deprecated")  # it is what the first case is about
 def test_what_leaves_no_whole_checkpoint_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         check_plugin(FullyShardedDataParallelPlugin(**settings))
