@@ -26,7 +26,6 @@ MUST_BE_OFF = {
     "dataloader_drop_last": "would leave out images of validation and test, too",
     "prediction_loss_only": "would leave no predictions to score",
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
-    "push_to_hub": "would publish before there is a checkpoint to publish; upload the folder when it is finished",
 }
 
 
@@ -328,6 +327,10 @@ class TrainingArguments(transformers.TrainingArguments):
         default=None,
         metadata={"help": "Where to log: tensorboard, wandb, …, or none; by default TensorBoard, if it is installed."},
     )
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "When --push_to_hub publishes: at the end, when there is a card with what was measured."},
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without a gradient; a classifier has none."}
@@ -339,6 +342,11 @@ class TrainingArguments(transformers.TrainingArguments):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
         if self.max_steps <= 0:
             check_range(self, ("num_train_epochs",), "above 0")
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy must be end, got {self.hub_strategy}: only the last checkpoint has a card, and no state "
+                "of training is published."
+            )
         batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
         check_range(self, batches, "at least 1")
         check_range(self, ("layer_decay",), "above 0 and at most 1")

@@ -13,11 +13,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
+from yaml import YAMLError
 
 from . import __version__
 from .hub import is_hub_id, without_scheme
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
+
+LICENSE_TERMS = ("license", "license_name", "license_link")
 
 
 def write_import_card(
@@ -27,6 +30,7 @@ def write_import_card(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     notes: list[str],
+    license_terms: dict[str, str],
     path: Path,
 ) -> None:
     """Render `model_card.md` for an imported checkpoint into a README.md at `path`.
@@ -37,23 +41,25 @@ def write_import_card(
         lineage: what kind of checkpoint that is.
         model, processor: what was imported.
         notes: what was assumed, left out or made anew.
+        license_terms: those of the source, as `license_of` gives them.
         path: the file.
     """
-    source = without_scheme(source)
     classifies = hasattr(model, "classification_head")
     assert model.config.id2label is not None
     metadata = ModelCardData(
         model_name=name,
-        base_model=source if is_hub_id(source) else None,
+        base_model=base_model_of(source),
         library_name="transformers",
         pipeline_tag="image-classification" if classifies else "image-feature-extraction",
         tags=["vit-scratch", "vision-transformer"],
     )
+    for term, value in license_terms.items():
+        setattr(metadata, term, value)
     card = ModelCard.from_template(
         metadata,
         template_path=str(shipped_path("model_card.md")),
         **architecture(name, model, processor),
-        origin=f"imported from {markdown(name_of(source))}, a checkpoint of {lineage}",
+        origin=f"imported from {markdown(name_of(without_scheme(source)))}, a checkpoint of {lineage}",
         vit_scratch_version=__version__,
         sample="photo.jpg",
         labels=_named_labels(model.config.id2label) if classifies else [],
@@ -61,6 +67,32 @@ def write_import_card(
         notes=[markdown(note) for note in notes],
     )
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
+
+
+def base_model_of(source: str) -> str | None:
+    """The checkpoint on the Hub that a model was made of, for its card.
+
+    Args:
+        source: a Hub id; or a folder, whose card may name one; or a preset, which has no weights.
+    """
+    if is_hub_id(without_scheme(source)):
+        return without_scheme(source)
+    named = _metadata(Path(source)).get("base_model")
+    return named if isinstance(named, str) else None
+
+
+def license_of(source: Path) -> dict[str, str]:
+    """What the card of a checkpoint's folder says of its license, by the Hub's names; nothing if there is no card."""
+    metadata = _metadata(source)
+    return {name: metadata[name] for name in LICENSE_TERMS if isinstance(metadata.get(name), str)}
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    """The header of a folder's card."""
+    try:
+        return ModelCard.load(folder / "README.md").data.to_dict()
+    except (OSError, ValueError, YAMLError):
+        return {}  # none, or not one of a model
 
 
 def _named_labels(id2label: dict[Any, str]) -> list[str]:

@@ -11,10 +11,13 @@ A attention heads, K labels.
 
 import copy
 import math
+import tempfile
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -55,6 +58,7 @@ from .layers_vit_scratch import (
 )
 from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
 from .packing_vit_scratch import PackedImages, is_worth_packing
+from .publishing_vit_scratch import publish, write_complete
 
 # How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
 MIMETIC_POSITIONS = 0.3
@@ -162,6 +166,37 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         # For code that it does not ship, transformers leaves out modules without parameters of their own, and so
         # `MultiHeadSelfAttention`. The functions of `init` spare what was loaded, so nothing needs to be left out.
         super()._initialize_weights(module, is_custom_code=False)
+
+    def push_to_hub(  # type: ignore[override]  # transformers' says that it returns a text, and returns this
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """Publish the model with what belongs to it: the arguments are those of transformers.
+
+        Image processor and card, with its pictures, are those of the checkpoint that the model was loaded from. If the
+        weights have changed since then, the card claims nothing.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            write_complete(self, Path(folder), max_shard_size, tags)
+            return publish(
+                Path(folder),
+                repo_id,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                token=token,
+                commit_message=commit_message,
+                commit_description=commit_description,
+            ).commit
 
     def layer_depths(self) -> dict[str, int]:
         """Depth of every parameter, for layer-wise learning rates (BEiT, Bao et al. 2021, arXiv 2106.08254, table 9).

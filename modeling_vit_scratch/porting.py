@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .card import write_import_card
+from .card import license_of, write_import_card
 from .checkpoints.exporting import export_model
 from .checkpoints.folders import check_new_folder, new_folder
 from .checkpoints.importing import Imported, read_checkpoint
@@ -42,8 +42,9 @@ def import_checkpoint(
     """
     if output is not None:
         check_new_folder(output)
+    place = fetched(str(source), revision)
     imported = read_checkpoint(
-        fetched(str(source), revision),
+        place,
         format=format,
         image_size=image_size,
         num_labels=num_labels,
@@ -60,6 +61,7 @@ def import_checkpoint(
                 imported.model,
                 imported.image_processor,
                 imported.notes,
+                license_of(place),
                 folder / "README.md",
             )
     return imported

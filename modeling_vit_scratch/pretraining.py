@@ -80,6 +80,8 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
         draw = partial(draw_pretraining, trainer.state.log_history, pictures)
         write_checkpoint(trainer, run, sample=first_image(splits), draw=draw)
     say(training, ["", *results_lines(None, run.metrics), "", *_closing(run, Path(str(training.output_dir)))])
+    if training.push_to_hub:
+        say(training, trainer.push_to_hub())
     return run.metrics
 
 

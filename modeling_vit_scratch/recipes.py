@@ -32,8 +32,18 @@ AnyArguments = Arguments | PretrainingArguments
 # Verb -> what its recipes say.
 KINDS: dict[str, type[AnyArguments]] = {"train": Arguments, "pretrain": PretrainingArguments}
 RECIPE_SUFFIXES = (".yaml", ".yml")
-# Of a machine or a moment, or secret: no part of the recipe that repeats a run.
-NOT_IN_RECIPE = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "local_rank", "hub_token"}
+# Of a machine, a moment or an account, or secret: no part of the recipe that repeats a run.
+NOT_IN_RECIPE = {
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "local_rank",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_token",
+}
 
 
 def parse_recipe(recipe: str, flags: list[str], verb: str = "train") -> Any:

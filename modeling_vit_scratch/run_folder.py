@@ -299,7 +299,7 @@ def write_checkpoint(
     staging = output / INCOMPLETE
     if trainer.is_world_process_zero():
         shutil.rmtree(staging, ignore_errors=True)
-    trainer.save_model(str(staging))
+    trainer.save_model(str(staging), _internal_call=True)  # or transformers would publish what is there
     if not trainer.is_world_process_zero():
         return
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same

@@ -6,6 +6,7 @@ layers learn at rates of their own; a checkpoint is written whole or not at all;
 """
 
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -30,6 +31,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from .arguments import TrainingArguments
 from .averaging import WeightAverage
 from .batch_augmentation import BatchAugmentation
+from .hub import make_repository, push, push_lines
 from .images import BadImageError
 from .interruption import Interrupted, StopSignal, Vote
 from .masking import MaskedImages
@@ -61,6 +63,7 @@ class ViTTrainer(Trainer):
 
     args: TrainingArguments
     train_dataset: TrainingImages | MaskedImages
+    hub_model_id: Any  # with `push_to_hub` the name of the repository; transformers annotates None
 
     def __init__(
         self,
@@ -207,6 +210,37 @@ class ViTTrainer(Trainer):
             Path(str(self.args.output_dir)).glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1])
         )
         return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
+
+    # --- The Hub -----------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository, in process 0, before anything is trained for it.
+
+        Raises:
+            ValueError: if it cannot be written.
+        """
+        if self.is_world_process_zero():
+            args = self.args
+            name = args.hub_model_id or Path(str(args.output_dir)).resolve().name
+            private = args.hub_private_repo if private is None else private
+            self.hub_model_id = make_repository(name, private=private, token=token or args.hub_token)
+
+    def push_to_hub(self) -> list[str]:  # type: ignore[override]  # transformers saves and describes it first
+        """Publish the finished checkpoint in the output folder; what became of it, for a person.
+
+        Raises:
+            ValueError: if it could not be published, with the command that does it later.
+        """
+        if not self.is_world_process_zero():
+            return []
+        args = self.args
+        try:
+            return push_lines(
+                push(str(args.output_dir), self.hub_model_id, revision=args.hub_revision, token=args.hub_token)
+            )
+        except ValueError as error:
+            command = f"vit-scratch push {shlex.quote(str(args.output_dir))} {self.hub_model_id}"
+            raise ValueError(f"{error} The checkpoint is whole; `{command}` publishes it.") from error
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The model's count: that of `Trainer` takes each pixel for a token."""

@@ -99,6 +99,8 @@ def train(arguments: Arguments) -> dict[str, float]:
         trainer.end_workers()
         write_checkpoint(trainer, run, sample=first_image(splits))
     say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
+    if training.push_to_hub:
+        say(training, trainer.push_to_hub())
     return run.metrics
 
 

@@ -14,14 +14,16 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .card import architecture, markdown, name_of
+from .card import architecture, base_model_of, markdown, name_of
+from .finetuning import is_preset
+from .hub import is_hub_id
 from .metrics import ClassScores, per_class_report
 from .presets import shipped_path
 from .report import SplitResults, clock
 
 # Names by which the Hub knows our metrics.
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "top5_accuracy": "top_5_accuracy"}
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate")
+LIBRARIES = ("vit-scratch", "torch", "transformers", "datasets", "accelerate")
 
 
 @dataclass
@@ -87,7 +89,8 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         final_split=run.results.name if run.results else "",
         duration=f"{clock(run.seconds)} {'since it was resumed' if run.resumed else 'in all'} (h:mm:ss)",
         hardware=_hardware(run),
-        versions=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
+        versions=f"Python {platform.python_version()}, "
+        + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
     )
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
@@ -112,6 +115,8 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
     ]
     return ModelCardData(
         model_name=run.name,
+        base_model=None if is_preset(run.recipe["model"]) else base_model_of(run.recipe["model"]),
+        datasets=[run.recipe["data"]] if is_hub_id(run.recipe["data"]) else None,
         eval_results=results or None,
         library_name="transformers",
         pipeline_tag="image-classification" if run.classifies else "image-feature-extraction",

@@ -41,6 +41,7 @@ CODE = {
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
     "packing_vit_scratch.py",
+    "publishing_vit_scratch.py",
 }
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
 RUN = {

@@ -45,6 +45,7 @@ CODE = {
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
     "packing_vit_scratch.py",
+    "publishing_vit_scratch.py",
 }
 CLASSES = {
     "AutoModel": ViTScratchModel,

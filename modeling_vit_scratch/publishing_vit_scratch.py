@@ -1,0 +1,288 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""A checkpoint as a repository of the Hub: which of its files are published, and in which form.
+
+A folder of a training run holds more than others should get: states of the optimizer, logs, the places of its data on
+this machine. What goes out is `PUBLISHED`, with the card written for those who load it by its name on the Hub.
+"""
+
+import filecmp
+import json
+import re
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    snapshot_download,
+)
+from transformers import PreTrainedModel
+
+CARD = "README.md"
+PROCESSOR = "preprocessor_config.json"
+RECIPE = "recipe.yaml"
+SAMPLE = "sample.png"
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+# They show images of the data.
+PICTURES = (SAMPLE, "training.png")
+# What is told of the weights, besides the weights: of no use with others.
+ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
+PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
+ADAPTER_CONFIG = "adapter/adapter_config.json"
+# A file for an example where none may be shown, or there is none.
+ANY_PHOTO = "photo.jpg"
+
+PLAIN_CARD = """# {name}
+
+A Vision Transformer{task}: depth {depth}, width {width}, {parameters:,} parameters. It is a `transformers` model: the
+repository holds its weights (safetensors), configuration and code.
+
+## Use
+
+```python
+{snippet}
+```
+{labels}
+## Limits
+
+How well it does is not known: {reason}. Measure it on images of your own before you rely on it.
+"""
+
+
+class Published(NamedTuple):
+    """What became of a push."""
+
+    repo_id: str
+    commit: CommitInfo
+    changed: bool  # otherwise the repository held just this already
+    files: tuple[str, ...]
+    num_bytes: int
+
+
+def is_published(name: str) -> bool:
+    """Whether a file of a checkpoint, named by its path in the folder, belongs into its repository."""
+    return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in PUBLISHED)
+
+
+def repository_files(folder: Path, repo_id: str, *, images: bool = True) -> dict[str, Path | bytes]:
+    """The files of a repository, by name: those of a checkpoint, or what takes their place.
+
+    Args:
+        folder: of the checkpoint.
+        repo_id: the repository.
+        images: whether to publish the pictures that show images of the data.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files: dict[str, Path | bytes] = {name: folder / name for name in names if is_published(name)}
+    if not images:
+        for name in PICTURES:
+            files.pop(name, None)
+    files.pop(RECIPE, None)
+    if CARD in files:
+        card = (folder / CARD).read_text(encoding="utf-8")
+        files[CARD] = card_for_the_hub(card, repo_id, images).encode()
+        # The card's recipe names the data; the one of the run says where it lies on this machine.
+        if recipe := re.search(rf"`{RECIPE}` is:\n\n```yaml\n(.*?)```", card, re.DOTALL):
+            files[RECIPE] = recipe[1].encode()
+    if ADAPTER_CONFIG in files:
+        adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"] = _base_model(folder)
+        files[ADAPTER_CONFIG] = (json.dumps(adapter, indent=2, sort_keys=True) + "\n").encode()
+    return files
+
+
+def _base_model(folder: Path) -> str | None:
+    """The checkpoint that training began with, if others can get it."""
+    return ModelCard.load(folder / CARD).data.base_model if (folder / CARD).is_file() else None
+
+
+def card_for_the_hub(card: str, repo_id: str, images: bool = True) -> str:
+    """A card whose first Python block runs anywhere: it loads the repository and an image of it by their names.
+
+    Args:
+        card: of a checkpoint in a folder, or of another repository that it was fetched from.
+        repo_id: the repository.
+        images: whether the pictures are published; without them, the card shows none.
+    """
+
+    def named(block: re.Match[str]) -> str:
+        code = re.sub(r'(model=|from_pretrained\()"[^"]*"', rf'\1"{repo_id}"', block[0])
+        code = re.sub(r'hf_hub_download\("[^"]*", ("[^"]*")\)', r"\1", code)
+        code = code.replace("from huggingface_hub import hf_hub_download\n", "")
+        if not images:
+            return code.replace(f'"{SAMPLE}"', f'"{ANY_PHOTO}"')
+        if f'"{SAMPLE}"' in code:
+            code = code.replace(f'"{SAMPLE}"', f'hf_hub_download("{repo_id}", "{SAMPLE}")')
+            code = code.replace("```python\n", "```python\nfrom huggingface_hub import hf_hub_download\n")
+        return code
+
+    card = re.sub(r"```python\n.*?```", named, card, count=1, flags=re.DOTALL)
+    if not images:
+        card = re.sub(rf"\n!\[[^\]]*\]\(({'|'.join(PICTURES)})\)\n", "", card)
+    return card
+
+
+def publish(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: bool | str | None = None,
+    images: bool = True,
+    license: str | None = None,
+    plain: str = "",
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+) -> Published:
+    """Publish a checkpoint in one commit, or in none if the repository holds just the same already.
+
+    Weights that an interrupted push uploaded are not sent again. Files of earlier pushes that the checkpoint does not
+    have go; what others put into the repository stays.
+
+    Args:
+        folder: of the checkpoint.
+        repo_id: `owner/name`, or `name` for one of the token's owner; it is made if there is none.
+        private: whether a new repository is private; by default as the owner's settings say.
+        revision: a branch, which is made if there is none.
+        create_pr: open a pull request instead.
+        token: instead of the one that `hf auth login` or HF_TOKEN gave.
+        images: whether to publish the pictures that show images of the data.
+        license: for the card, by the Hub's name for it, such as "apache-2.0".
+        plain: the card of a checkpoint that has none.
+        commit_message, commit_description: of the commit.
+
+    Raises:
+        Exception: huggingface_hub's, of many kinds; nothing but uploaded weights has changed then.
+    """
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None and not revision.startswith("refs/"):
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    before = api.model_info(repo_id, revision=revision)
+    files = repository_files(folder, repo_id, images=images)
+    files.setdefault(CARD, card_for_the_hub(plain, repo_id).encode())
+    if license is not None:
+        files[CARD] = _with_license(files[CARD], license)
+    there = [sibling.rfilename for sibling in before.siblings or []]
+    stale = [name for name in there if is_published(name) and name not in files]
+    commit = api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationDelete(name) for name in stale),
+            *(CommitOperationAdd(name, content) for name, content in files.items()),
+        ],
+        commit_message=commit_message or "Upload model",
+        commit_description=commit_description,
+        revision=revision,
+        create_pr=create_pr,
+        parent_commit=None if create_pr else before.sha,
+    )
+    num_bytes = sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files.values())
+    return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes)
+
+
+def _with_license(card: Path | bytes, license: str) -> bytes:
+    changed = ModelCard(card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
+    changed.data = ModelCardData(**(changed.data.to_dict() | {"license": license}))
+    return str(changed).encode()
+
+
+def write_complete(model: PreTrainedModel, folder: Path, max_shard_size: int | str, tags: list[str] | None) -> None:
+    """Save a model with what belongs to it: the processor of the checkpoint that it was loaded from, and a card.
+
+    The card, pictures and results of that checkpoint are those of its weights. Where the model's are others by now, it
+    gets a plain card that claims nothing.
+
+    Args:
+        model: a model of this package.
+        folder: where to.
+        max_shard_size: of a file of weights.
+        tags: more tags for the card.
+    """
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    origin = _origin(model)
+    reason = "nothing says on what it was trained"
+    if origin is not None:
+        same = _same_weights(folder, origin)
+        if not same and (origin / CARD).is_file():
+            reason = "its weights are not those of the checkpoint any more that it was loaded from"
+        for name in (PROCESSOR, *(ABOUT_WEIGHTS if same else ())):
+            for path in origin.glob(name):
+                target = folder / path.relative_to(origin)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, target)
+    card = folder / CARD
+    if not card.is_file():
+        has_processor = (folder / PROCESSOR).is_file()
+        card.write_text(plain_card(model.config, model.num_parameters(), reason, has_processor), encoding="utf-8")
+    if tags:
+        tagged = ModelCard.load(card)
+        tagged.data.tags = [*(tagged.data.tags or []), *(tag for tag in tags if tag not in (tagged.data.tags or []))]
+        tagged.save(card)
+
+
+def _origin(model: PreTrainedModel) -> Path | None:
+    """The folder that a model was loaded from; that of the cache, if it came from the Hub."""
+    name = model.name_or_path
+    if not name or Path(name).is_dir():
+        return Path(name) if name else None
+    commit = getattr(model.config, "_commit_hash", None)
+    return Path(snapshot_download(name, revision=commit, allow_patterns=list(PUBLISHED)))
+
+
+def _same_weights(folder: Path, other: Path) -> bool:
+    """Whether two checkpoints hold the same weights, byte for byte, in the same files."""
+    files, others = ({path.name for name in WEIGHTS for path in place.glob(name)} for place in (folder, other))
+    return files == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in files)
+
+
+def plain_card(config: Any, num_parameters: int, reason: str, has_processor: bool = True) -> str:
+    """A card for weights of which nothing was measured.
+
+    Args:
+        config: of the model, with `architectures` as they are when it is saved.
+        num_parameters: of the model.
+        reason: why nothing is known of it, as a clause.
+        has_processor: whether an image processor lies beside the model.
+    """
+    (architecture,) = config.architectures
+    classifies = architecture.endswith("ForImageClassification")
+    lines = [
+        "from PIL import Image",
+        "from transformers import AutoImageProcessor, AutoModelForImageClassification",
+        "",
+        'processor = AutoImageProcessor.from_pretrained(".")',
+        'model = AutoModelForImageClassification.from_pretrained(".", trust_remote_code=True)',
+        f'logits = model(**processor(Image.open("{ANY_PHOTO}"), return_tensors="pt")).logits',
+    ]
+    if not classifies:
+        lines[1:] = [line.replace("ForImageClassification", "") for line in lines[1:-1]]
+        lines += [f'output = model(**processor(Image.open("{ANY_PHOTO}"), return_tensors="pt"))']
+    if not has_processor:
+        auto = "AutoModelForImageClassification" if classifies else "AutoModel"
+        lines = [f"from transformers import {auto}", "", f'model = {auto}.from_pretrained(".", trust_remote_code=True)']
+    labels = list(config.id2label.values()) if classifies else []
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
+        tags=["vit-scratch", "vision-transformer"],
+    )
+    text = PLAIN_CARD.format(
+        name=architecture,
+        task=" for image classification" if classifies else "",
+        depth=config.num_hidden_layers,
+        width=config.hidden_size,
+        parameters=num_parameters,
+        snippet="\n".join(lines),
+        labels=f"\nIts labels, in the order of the logits: {', '.join(labels)}.\n" if labels else "",
+        reason=reason,
+    )
+    return f"---\n{metadata}\n---\n\n{text}"
