@@ -148,38 +148,56 @@ def _evaluate(argv: list[str]) -> int:
 def _predict(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch predict", description="Say what is on images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument("images", nargs="+", help="files, and folders whose images are all taken")
+    parser.add_argument(
+        "images", nargs="+", help="files, folders whose images are all taken, parquet files, and 'patterns/**/*.jpg'"
+    )
     parser.add_argument("--top_k", "--top-k", type=positive, default=1, help="labels per image (default: 1)")
-    parser.add_argument("--output", help="write a table to this file: .jsonl, .csv or .parquet")
+    parser.add_argument(
+        "--output",
+        help="write a table to this file: .jsonl, .csv or .parquet; the same command goes on if it was interrupted",
+    )
+    parser.add_argument("--image_column_name", help="column of the images in parquet files (default: found by itself)")
     _add_batch_size(parser)
     _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     options = vars(parser.parse_args(argv))
-    from .prediction import Prediction, check_output, predict, write_predictions
-
-    output = options.pop("output")
-    if output is not None:
-        check_output(output)
-    bad = 0
-
-    def predictions() -> Iterator[Prediction]:
-        nonlocal bad
-        for item in predict(**options):
-            if isinstance(item, Prediction):
-                yield item
-            else:
-                bad += 1
-                print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
-
     with _stoppable():
-        if output is not None:
-            number = write_predictions(predictions(), output)
-            print(f"{number:,} images written to {output}" + (f", {bad:,} skipped" if bad else ""))
+        return _print_predictions(options) if options["output"] is None else _write_predictions(options)
+
+
+def _print_predictions(options: dict[str, Any]) -> int:
+    from .prediction import Prediction, predict
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes cannot print one list: name a table with --output.")
+    del options["output"]
+    status = 0
+    for item in predict(**options):
+        if isinstance(item, Prediction):
+            ranked = zip(item.labels, item.scores, strict=True)
+            print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
         else:
-            for item in predictions():
-                ranked = zip(item.labels, item.scores, strict=True)
-                print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
-    return SOME_IMAGES_BAD if bad else 0
+            status = SOME_IMAGES_BAD
+            print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
+    return status
+
+
+def _write_predictions(options: dict[str, Any]) -> int:
+    from .interruption import Interrupted
+    from .prediction_table import predict_table
+
+    try:
+        written = predict_table(
+            **options, say=lambda sentence: print(f"vit-scratch predict: {sentence}", file=sys.stderr)
+        )
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", signal.SIGINT)
+        raise Interrupted(number, "interrupted; the same command goes on.") from interrupt
+    if written is None:  # in another process than the first
+        return 0
+    skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
+    print(f"{written.predicted:,} images written to {options['output']}{skipped}")
+    return SOME_IMAGES_BAD if written.bad else 0
 
 
 def _import(argv: list[str]) -> int:

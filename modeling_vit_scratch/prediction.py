@@ -1,25 +1,22 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Using a checkpoint: score it on labelled images, or say what is on others."""
 
-import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
@@ -33,17 +30,20 @@ from transformers import TrainingArguments as HfTrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from .arguments import spare_cores
 from .augmentation import pixel_values, preprocessing
 from .columns import relabelled
 from .data import load_images
 from .deployment.int8 import Int8Classifier
 from .finetuning import check_merged
-from .images import BadImageError, images_in, read_image, without_bad_images
+from .image_sources import ImageSources
+from .images import BadImageError, read_image, without_bad_images
 from .layers_vit_scratch import height_width
 from .report import ALL, SplitResults
+from .sampling import leave_signals
 
-# Images whose predictions are in memory at once while a table is written.
-WRITTEN_TOGETHER = 1024
+# Fewer batches are done before processes that read images for them would have started.
+WORTH_WORKERS = 8
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -237,6 +237,7 @@ def predict(
     *,
     top_k: int = 1,
     batch_size: int = 64,
+    image_column_name: str | None = None,
     precision: str = "fp32",
     token_merging: int | None = None,
     trust_remote_code: bool = False,
@@ -245,7 +246,7 @@ def predict(
 
     Args:
         checkpoint: a folder or a Hub id.
-        images: files, and folders whose images are all taken.
+        images, image_column_name: those of `ImageSources`.
         top_k: labels per image, at most as many as there are.
         batch_size: images at a time.
         precision, token_merging: those of `load_checkpoint`.
@@ -259,135 +260,94 @@ def predict(
     """
     if top_k < 1 or batch_size < 1:
         raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}.")
-    files = list(image_files(images))
-    model, processor, label_names = load_checkpoint(
+    sources = ImageSources(images, image_column_name)
+    classifier = Classifier(
         checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
     )
-    if torch.cuda.is_available() and precision != "int8":
-        torch.nn.Module.to(model, "cuda")
-    starts = range(0, len(files), batch_size)
-    for start in tqdm(starts, unit="batch", leave=False, disable=None if len(starts) > 1 else True):
-        batch = [_read(file) for file in files[start : start + batch_size]]
-        readable = [image for image in batch if not isinstance(image, BadImageError)]
-        rows = iter(_top(model, processor, readable, min(top_k, len(label_names))) if readable else [])
-        for file, image in zip(files[start : start + batch_size], batch, strict=True):
-            if isinstance(image, BadImageError):
-                yield image
-                continue
-            scores, classes = next(rows)
-            yield Prediction(file, [label_names[index] for index in classes], scores)
+    batches = batches_of(range(len(sources)), batch_size)
+    bar = tqdm(total=len(sources), unit="image", leave=False, disable=None if len(batches) > 1 else True)
+    with bar:
+        for batch in classifier.predict(sources, batches, top_k):
+            yield from batch
+            bar.update(len(batch))
 
 
-def image_files(images: list[str]) -> Iterator[str]:
-    """The files meant by files and folders.
-
-    Raises:
-        ValueError: if a folder holds no image, or nothing is there by that name.
-    """
-    for name in images:
-        path = Path(name)
-        if path.is_dir():
-            inside = [str(file) for file in images_in(path)]
-            if not inside:
-                raise ValueError(f"the folder {name} holds no images.")
-            yield from inside
-        elif path.exists():
-            yield name
-        else:
-            raise ValueError(f"there is no image or folder {name}.")
+def batches_of(numbers: range, batch_size: int) -> list[range]:
+    """Numbers in order, so many at a time."""
+    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
-def _read(file: str):
-    try:
-        return read_image(file)
-    except BadImageError as error:
-        return error
+class Classifier:
+    """A checkpoint that says what is on images.
 
-
-@torch.inference_mode()
-def _top(
-    model: PreTrainedModel | Int8Classifier, processor: BaseImageProcessor, images: list, k: int
-) -> list[tuple[list, list]]:
-    """Probabilities and classes of the `k` most likely classes of each image."""
-    batch = pixel_values(processor, images).to(model.device, model.dtype)  # (B, C, H, W)
-    scores, classes = model(batch).logits.float().softmax(-1).topk(k)  # (B, k)
-    return list(zip(scores.tolist(), classes.tolist(), strict=True))
-
-
-def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:
-    # Pandas would round the scores.
-    with open(path, "w", encoding="utf-8") as file:
-        for table in tables:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
-
-
-def _write_csv(tables: Iterator[pd.DataFrame], path: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        for number, table in enumerate(tables):
-            table.to_csv(file, index=False, header=number == 0)
-
-
-def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
-    schema = pa.schema({"file": pa.string(), "rank": pa.int64(), "label": pa.string(), "score": pa.float64()})
-    with pq.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-
-
-OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
-
-
-def check_output(path: str) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
+    Args:
+        checkpoint: a folder or a Hub id.
+        device: where it computes; by default a GPU, if there is one.
+        **options: those of `load_checkpoint`.
 
     Raises:
-        ValueError: if its suffix names no format, it is a folder, or its folder is missing or not writable.
+        ValueError: if the checkpoint will not do.
     """
-    if Path(path).suffix not in OUTPUT_WRITERS:
-        raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
-    if os.path.isdir(path):
-        raise ValueError(f"--output {path} is a folder: name a file.")
-    try:
-        with tempfile.TemporaryFile(dir=Path(path).resolve().parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"--output {path} cannot be written: {error.strerror}.") from error
+
+    def __init__(self, checkpoint: str, device: torch.device | None = None, **options: Any):
+        self.model, self.processor, self.label_names = load_checkpoint(checkpoint, **options)
+        if device is None:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not isinstance(self.model, Int8Classifier):
+            torch.nn.Module.to(self.model, device)
+
+    def predict(
+        self, sources: ImageSources, batches: Sequence[range], top_k: int
+    ) -> Iterator[list[Prediction | BadImageError]]:
+        """Say what is on the images with these numbers; other processes read the next ones meanwhile.
+
+        Args:
+            sources: the images.
+            batches: the numbers of those to predict, in order.
+            top_k: labels per image, at most as many as there are.
+        """
+        loader = DataLoader(
+            PreparedImages(sources, self.processor),
+            batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of sequences of numbers does
+            collate_fn=_as_it_is,
+            worker_init_fn=leave_signals,
+            num_workers=spare_cores() if len(batches) >= WORTH_WORKERS else 0,
+            pin_memory=self.model.device.type == "cuda",
+        )
+        for batch, (pixels, bad) in zip(batches, loader, strict=True):
+            rows = iter([] if pixels is None else self._top(pixels, min(top_k, len(self.label_names))))
+            yield [
+                BadImageError(bad[number]) if number in bad else self._prediction(sources.name(number), *next(rows))
+                for number in batch
+            ]
+
+    @torch.inference_mode()
+    def _top(self, pixels: Tensor, k: int) -> list[tuple[list[float], list[int]]]:
+        """Probabilities and classes of the `k` most likely classes of each image of a batch (B, C, H, W)."""
+        pixels = pixels.to(self.model.device, self.model.dtype, non_blocking=True)
+        scores, classes = self.model(pixels).logits.float().softmax(-1).topk(k)  # (B, k)
+        return list(zip(scores.tolist(), classes.tolist(), strict=True))
+
+    def _prediction(self, name: str, scores: list[float], classes: list[int]) -> Prediction:
+        return Prediction(name, [self.label_names[index] for index in classes], scores)
 
 
-def printable(name: str) -> str:
-    """A file name whose bytes are no UTF-8, with these written as `\\udcff` is; any other as it is."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+class PreparedImages(torch.utils.data.Dataset):
+    """Numbers of images -> those that can be read as a batch (B, C, H, W), or None; and what is wrong with others."""
+
+    def __init__(self, sources: ImageSources, processor: BaseImageProcessor):
+        self.sources = sources
+        self.processor = processor
+
+    def __getitems__(self, numbers: Sequence[int]) -> tuple[Tensor | None, dict[int, str]]:
+        readable, bad = [], {}
+        for number in numbers:
+            try:
+                readable.append(read_image(self.sources[number]))
+            except BadImageError as error:
+                bad[number] = str(error)
+        return (pixel_values(self.processor, readable) if readable else None), bad
 
 
-def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
-    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
-
-    It is written as the predictions come, so that any number of them takes no more memory than a few.
-
-    Returns:
-        How many images there were.
-    """
-    path = os.path.realpath(path)  # a link stays one
-    number = 0
-
-    def table(items: list[Prediction]) -> pd.DataFrame:
-        rows = [
-            {"file": printable(item.file), "rank": rank, "label": label, "score": score}
-            for item in items
-            for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
-        ]
-        return pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
-
-    def tables() -> Iterator[pd.DataFrame]:
-        nonlocal number
-        yield table([])  # the columns, also if there are no rows
-        remaining = iter(predictions)
-        while items := list(islice(remaining, WRITTEN_TOGETHER)):
-            number += len(items)
-            yield table(items)
-
-    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-        incomplete = os.path.join(folder, "incomplete")
-        OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
-        os.replace(incomplete, path)
-    return number
+def _as_it_is(batch: Any) -> Any:
+    return batch

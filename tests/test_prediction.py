@@ -1,17 +1,12 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Using a checkpoint: evaluation and prediction say what transformers' own classes say, and lose no image."""
 
-import csv
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import weakref
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
@@ -21,10 +16,10 @@ from PIL import Image
 from runs import classes_of_pictures, named_numbers, refused, vit_scratch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from modeling_vit_scratch import ViTScratchModel, prediction
+from modeling_vit_scratch import ViTScratchModel
 from modeling_vit_scratch.data import load_images
 from modeling_vit_scratch.images import BadImageError, read_image
-from modeling_vit_scratch.prediction import Prediction, evaluate, load_checkpoint, predict, write_predictions
+from modeling_vit_scratch.prediction import Prediction, evaluate, load_checkpoint, predict
 
 
 @pytest.fixture(scope="module")
@@ -144,16 +139,6 @@ def test_bad_images_are_named_and_the_others_predicted(checkpoint, digits, tmp_p
     assert str(tmp_path / "cut.png") in second
 
 
-def test_if_all_images_are_bad_it_says_so_of_each(checkpoint, tmp_path):
-    for name in ("one.png", "two.png"):
-        (tmp_path / name).write_bytes(b"no picture")
-    result = vit_scratch("predict", checkpoint, tmp_path, "--output", tmp_path / "table.csv")
-    assert result.status == 1
-    assert len(result.err.splitlines()) == 2
-    assert result.out == f"0 images written to {tmp_path / 'table.csv'}, 2 skipped\n"
-    assert (tmp_path / "table.csv").read_text() == "file,rank,label,score\n"
-
-
 def test_no_images_at_all_are_a_mistake(checkpoint, digits, tmp_path):
     (tmp_path / "empty").mkdir()
     assert f"the folder {tmp_path / 'empty'} holds no images." in refused("predict", checkpoint, tmp_path / "empty")
@@ -167,157 +152,6 @@ def test_the_function_gives_bad_images_in_their_place(checkpoint, digits, tmp_pa
     good = str(digits[0] / "00.png")
     kinds = [type(item) for item in predict(checkpoint, [good, str(tmp_path / "bad.png"), good])]
     assert kinds == [Prediction, BadImageError, Prediction]
-
-
-# Tables
-
-
-def read_csv(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-READERS = {
-    ".jsonl": lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
-    ".csv": read_csv,
-    ".parquet": lambda path: pd.read_parquet(path).to_dict("records"),
-}
-
-
-def test_the_three_formats_hold_the_same(checkpoint, digits, tmp_path):
-    folder, _ = digits
-    expected = [
-        {"file": item.file, "rank": rank, "label": item.labels[rank - 1], "score": item.scores[rank - 1]}
-        for item in predict(checkpoint, [str(folder)], top_k=2)
-        for rank in (1, 2)
-    ]
-    assert len(expected) == 40
-    for suffix in READERS:
-        path = tmp_path / f"table{suffix}"
-        result = vit_scratch("predict", checkpoint, folder, "--top-k=2", "--output", path)
-        assert (result.status, result.out) == (0, f"20 images written to {path}\n")
-        assert [
-            row | {"rank": int(row["rank"]), "score": float(row["score"])} for row in READERS[suffix](path)
-        ] == expected
-
-
-@pytest.mark.parametrize("suffix", list(READERS))
-def test_any_name_survives_a_table(tmp_path, suffix):
-    names = ['a "quoted", name', "ligne\nnouvelle", "日本 ü", "NA", "007"]
-    items = [Prediction(f"/pictures/{name}.png", [name], [0.1 + 0.2]) for name in names]
-    path = tmp_path / f"table{suffix}"
-    write_predictions(items, str(path))
-    rows = READERS[suffix](path)
-    assert [row["label"] for row in rows] == names
-    assert [float(row["score"]) for row in rows] == [0.1 + 0.2] * 5
-
-
-@pytest.mark.parametrize("suffix", list(READERS))
-def test_a_table_is_written_as_the_predictions_come(tmp_path, suffix):
-    place = tmp_path / f"table{suffix}"
-    alive, most = weakref.WeakSet(), 0
-
-    class Tracked(Prediction):
-        __hash__ = object.__hash__
-
-    def predictions():
-        nonlocal most
-        for index in range(5000):
-            item = Tracked(f"/pictures/{index}.png", ["cat", "dog"], [0.75, 0.25])
-            alive.add(item)
-            most = max(most, len(alive))
-            yield item
-
-    assert write_predictions(predictions(), str(place)) == 5000
-    assert most <= 2 * prediction.WRITTEN_TOGETHER
-    rows = READERS[suffix](place)
-    assert len(rows) == 10_000
-    assert [rows[index]["file"] for index in (0, 1, -1)] == [f"/pictures/{index}.png" for index in (0, 0, 4999)]
-
-
-@pytest.mark.parametrize("suffix", list(READERS))
-def test_no_predictions_are_a_table_without_rows(tmp_path, suffix):
-    assert write_predictions([], str(tmp_path / f"table{suffix}")) == 0
-    assert len(READERS[suffix](tmp_path / f"table{suffix}")) == 0
-
-
-def refused_output(checkpoint, output) -> str:
-    """The line with which an output is refused before the images are even looked at."""
-    return refused("predict", checkpoint, "/no/such/image.png", "--output", output)
-
-
-@pytest.mark.parametrize("name", ["table", "table.txt", "table.json", "table.jsonl.gz", ".csv"])
-def test_an_unknown_format_is_refused_before_any_work(checkpoint, tmp_path, name):
-    assert "must end in one of .jsonl, .csv, .parquet." in refused_output(checkpoint, tmp_path / name)
-
-
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(checkpoint, tmp_path):
-    (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "file").write_text("mine")
-    assert "folder.csv is a folder: name a file." in refused_output(checkpoint, tmp_path / "folder.csv")
-    for place in (tmp_path / "missing" / "table.csv", tmp_path / "file" / "table.csv", "/proc/table.csv"):
-        assert f"--output {place} cannot be written: " in refused_output(checkpoint, place)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
-
-
-@pytest.mark.parametrize("suffix", list(READERS))
-def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_path, monkeypatch, suffix):
-    path = tmp_path / f"table{suffix}"
-    path.write_text("the old table")
-    write = prediction.OUTPUT_WRITERS[suffix]
-
-    def failing_write(table, place):
-        write(table, place)
-        assert path.read_text() == "the old table"
-        raise OSError("the disk is full")
-
-    monkeypatch.setitem(prediction.OUTPUT_WRITERS, suffix, failing_write)
-    command = ("predict", checkpoint, digits[0] / "00.png", "--output", path)
-    assert refused(*command) == "vit-scratch predict: the disk is full"
-    assert path.read_text() == "the old table"
-    assert os.listdir(tmp_path) == [path.name]
-    monkeypatch.setitem(prediction.OUTPUT_WRITERS, suffix, write)
-    assert vit_scratch(*command).status == 0
-    assert len(READERS[suffix](path)) == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_command_that_is_stopped_leaves_the_old_table_and_nothing_else(
-    checkpoint, digits, tmp_path, monkeypatch, number
-):
-    path = tmp_path / "table.csv"
-    path.write_text("the old table")
-
-    def stopped(tables, place):
-        prediction._write_csv(tables, place)
-        signal.raise_signal(number)
-
-    monkeypatch.setitem(prediction.OUTPUT_WRITERS, ".csv", stopped)
-    result = vit_scratch("predict", checkpoint, digits[0], "--output", path)
-    assert (result.status, result.err) == (128 + number, "vit-scratch predict: interrupted.\n")
-    assert path.read_text() == "the old table"
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_a_table_behind_a_link_is_written_where_the_link_leads(checkpoint, digits, tmp_path):
-    place, link = tmp_path / "elsewhere" / "table.csv", tmp_path / "link.csv"
-    place.parent.mkdir()
-    link.symlink_to(place)
-    assert vit_scratch("predict", checkpoint, digits[0], "--output", link).status == 0
-    assert link.is_symlink()
-    assert len(read_csv(place)) == 20
-
-
-@pytest.mark.parametrize("suffix", list(READERS))
-def test_a_file_name_that_is_no_utf_8_is_spelled_out(checkpoint, digits, tmp_path, suffix):
-    name = os.fsdecode(b"r\xe9sum\xe9.png")
-    try:
-        shutil.copy(digits[0] / "00.png", tmp_path / name)
-    except OSError:
-        pytest.skip("the file system has no such names")
-    table = tmp_path / f"table{suffix}"
-    assert vit_scratch("predict", checkpoint, tmp_path / name, "--output", table).status == 0
-    assert READERS[suffix](table)[0]["file"] == f"{tmp_path}/r\\udce9sum\\udce9.png"
 
 
 def test_who_reads_the_first_line_alone_gets_no_complaint(checkpoint, digits):

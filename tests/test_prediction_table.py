@@ -1,0 +1,335 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Predictions as a table: whole or not at all, by several processes, and going on where they were interrupted."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pictures import noise
+from runs import Run, contents, free_port, refused, vit_scratch
+
+from modeling_vit_scratch import prediction, prediction_table
+from modeling_vit_scratch.data import load_images
+from modeling_vit_scratch.prediction import Prediction, predict
+from modeling_vit_scratch.prediction_table import write_predictions
+from modeling_vit_scratch.presets import shipped_path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(digits_run):
+    return str(digits_run[0])
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twenty digits of the test split as files."""
+    folder = tmp_path_factory.mktemp("digits")
+    for index, image in enumerate(load_images("digits")["test"].select(range(20))["image"]):
+        (folder / f"{index:02}.png").write_bytes(image["bytes"])
+    return folder
+
+
+# The table
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+READERS = {
+    ".jsonl": lambda path: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
+    ".csv": read_csv,
+    ".parquet": lambda path: pd.read_parquet(path).to_dict("records"),
+}
+
+
+def test_the_three_formats_hold_the_same(checkpoint, digits, tmp_path):
+    folder = digits
+    expected = [
+        {"file": item.file, "rank": rank, "label": item.labels[rank - 1], "score": item.scores[rank - 1]}
+        for item in predict(checkpoint, [str(folder)], top_k=2)
+        for rank in (1, 2)
+    ]
+    assert len(expected) == 40
+    for suffix in READERS:
+        path = tmp_path / f"table{suffix}"
+        result = vit_scratch("predict", checkpoint, folder, "--top-k=2", "--output", path)
+        assert (result.status, result.out) == (0, f"20 images written to {path}\n")
+        assert [
+            row | {"rank": int(row["rank"]), "score": float(row["score"])} for row in READERS[suffix](path)
+        ] == expected
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_any_name_survives_a_table(tmp_path, suffix):
+    names = ['a "quoted", name', "ligne\nnouvelle", "日本 ü", "NA", "007"]
+    items = [Prediction(f"/pictures/{name}.png", [name], [0.1 + 0.2]) for name in names]
+    path = tmp_path / f"table{suffix}"
+    write_predictions(items, str(path))
+    rows = READERS[suffix](path)
+    assert [row["label"] for row in rows] == names
+    assert [float(row["score"]) for row in rows] == [0.1 + 0.2] * 5
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_table_is_written_as_the_predictions_come(tmp_path, suffix):
+    place = tmp_path / f"table{suffix}"
+    alive, most = weakref.WeakSet(), 0
+
+    class Tracked(Prediction):
+        __hash__ = object.__hash__
+
+    def predictions():
+        nonlocal most
+        for index in range(5000):
+            item = Tracked(f"/pictures/{index}.png", ["cat", "dog"], [0.75, 0.25])
+            alive.add(item)
+            most = max(most, len(alive))
+            yield item
+
+    assert write_predictions(predictions(), str(place)) == 5000
+    assert most <= 2 * prediction_table.PART_SIZE
+    rows = READERS[suffix](place)
+    assert len(rows) == 10_000
+    assert [rows[index]["file"] for index in (0, 1, -1)] == [f"/pictures/{index}.png" for index in (0, 0, 4999)]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_no_predictions_are_a_table_without_rows(tmp_path, suffix):
+    assert write_predictions([], str(tmp_path / f"table{suffix}")) == 0
+    assert len(READERS[suffix](tmp_path / f"table{suffix}")) == 0
+
+
+def refused_output(checkpoint, output) -> str:
+    """The line with which an output is refused before the images are even looked at."""
+    return refused("predict", checkpoint, "/no/such/image.png", "--output", output)
+
+
+@pytest.mark.parametrize("name", ["table", "table.txt", "table.json", "table.jsonl.gz", ".csv"])
+def test_an_unknown_format_is_refused_before_any_work(checkpoint, tmp_path, name):
+    assert "must end in one of .jsonl, .csv, .parquet." in refused_output(checkpoint, tmp_path / name)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(checkpoint, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("mine")
+    assert "folder.csv is a folder: name a file." in refused_output(checkpoint, tmp_path / "folder.csv")
+    for place in (tmp_path / "missing" / "table.csv", tmp_path / "file" / "table.csv", "/proc/table.csv"):
+        assert f"--output {place} cannot be written: " in refused_output(checkpoint, place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"table{suffix}"
+    path.write_text("the old table")
+    write = prediction_table.OUTPUT_WRITERS[suffix]
+
+    def failing_write(table, place):
+        write(table, place)
+        assert path.read_text() == "the old table"
+        raise OSError("the disk is full")
+
+    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, suffix, failing_write)
+    command = ("predict", checkpoint, digits / "00.png", "--output", path)
+    assert refused(*command) == "vit-scratch predict: the disk is full"
+    assert path.read_text() == "the old table"
+    assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
+    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, suffix, write)
+    result = vit_scratch(*command)
+    assert (result.status, result.err) == (0, "vit-scratch predict: goes on: 1 of 1 images were done before.\n")
+    assert len(READERS[suffix](path)) == 1
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_command_that_is_stopped_leaves_the_old_table_and_what_it_had_done(
+    checkpoint, digits, tmp_path, monkeypatch, number
+):
+    path = tmp_path / "table.csv"
+    path.write_text("the old table")
+
+    def stopped(tables, place):
+        prediction_table._write_csv(tables, place)
+        signal.raise_signal(number)
+
+    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, ".csv", stopped)
+    result = vit_scratch("predict", checkpoint, digits, "--output", path)
+    expected = "vit-scratch predict: interrupted; the same command goes on.\n"
+    assert (result.status, result.err) == (128 + number, expected)
+    assert path.read_text() == "the old table"
+    assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
+
+
+def test_a_table_behind_a_link_is_written_where_the_link_leads(checkpoint, digits, tmp_path):
+    place, link = tmp_path / "elsewhere" / "table.csv", tmp_path / "link.csv"
+    place.parent.mkdir()
+    link.symlink_to(place)
+    assert vit_scratch("predict", checkpoint, digits, "--output", link).status == 0
+    assert link.is_symlink()
+    assert len(read_csv(place)) == 20
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_file_name_that_is_no_utf_8_is_spelled_out(checkpoint, digits, tmp_path, suffix):
+    name = os.fsdecode(b"r\xe9sum\xe9.png")
+    try:
+        shutil.copy(digits / "00.png", tmp_path / name)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    table = tmp_path / f"table{suffix}"
+    assert vit_scratch("predict", checkpoint, tmp_path / name, "--output", table).status == 0
+    assert READERS[suffix](table)[0]["file"] == f"{tmp_path}/r\\udce9sum\\udce9.png"
+
+
+def test_if_all_images_are_bad_it_says_so_of_each(checkpoint, tmp_path):
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    result = vit_scratch("predict", checkpoint, tmp_path, "--output", tmp_path / "table.csv")
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 2
+    assert result.out == f"0 images written to {tmp_path / 'table.csv'}, 2 skipped ({tmp_path / 'table.skipped.csv'})\n"
+    assert (tmp_path / "table.csv").read_text() == "file,rank,label,score\n"
+
+
+def test_what_could_not_be_read_is_listed_with_the_reason(checkpoint, digits, tmp_path):
+    (tmp_path / 'bad, "odd".png').write_bytes(b"")
+    command = ("predict", checkpoint, digits, tmp_path / 'bad, "odd".png', "--output", tmp_path / "table.csv")
+    result = vit_scratch(*command)
+    assert (result.status, result.out.count("20 images written to")) == (1, 1)
+    (row,) = read_csv(tmp_path / "table.skipped.csv")
+    assert row["file"] == str(tmp_path / 'bad, "odd".png')
+    assert f"skipped: {row['reason']}\n" in result.err
+    shutil.copy(digits / "00.png", row["file"])
+    assert vit_scratch(*command).status == 0
+    assert not (tmp_path / "table.skipped.csv").exists()  # a list of other times would mislead
+
+
+# Many images
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A hundred images, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("many")
+    for index in range(99):
+        noise((8, 8), seed=index).save(folder / f"{index:03}.png")
+    (folder / "050b.png").write_bytes(b"no picture")
+    return folder
+
+
+SMALL_PARTS = "import modeling_vit_scratch.prediction_table as table; table.PART_SIZE = 10\n"
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint, many, tmp_path_factory):
+    """The table of the hundred, made at once."""
+    path = tmp_path_factory.mktemp("expected") / "table.csv"
+    assert vit_scratch("predict", checkpoint, many, "--output", path).status == 1
+    return path.read_text()
+
+
+def table_command(checkpoint, many, table):
+    return ("predict", checkpoint, many, "--batch-size=10", "--output", table)
+
+
+# Dies when the fourth part has been written.
+DYING = """
+import os, signal
+write = table.Parts._write
+def dying(self, path, text):
+    write(self, path, text)
+    if path.name == "00000003.jsonl":
+        os.kill(os.getpid(), signal.SIGKILL)
+table.Parts._write = dying
+"""
+
+
+def test_the_same_command_goes_on_after_a_kill_without_computing_again(
+    checkpoint, many, expected, tmp_path, monkeypatch
+):
+    command = table_command(checkpoint, many, tmp_path / "table.csv")
+    killed = Run(command, tmp_path, before=SMALL_PARTS + DYING).end()
+    assert killed.status == -signal.SIGKILL
+    assert not (tmp_path / "table.csv").exists()
+    computed = []
+    top = prediction.Classifier._top
+    monkeypatch.setattr(prediction.Classifier, "_top", lambda *given: (computed.append(len(given[1])), top(*given))[1])
+    result = vit_scratch(*command)  # with parts of another size, which those that were begun keep
+    assert result.status == 1
+    assert result.err.splitlines()[0] == "vit-scratch predict: goes on: 40 of 100 images were done before."
+    assert sum(computed) == 59
+    assert (tmp_path / "table.csv").read_text() == expected
+    assert len(read_csv(tmp_path / "table.skipped.csv")) == 1
+    assert not (tmp_path / "table.csv.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda command: (*command, "--top-k=2"), "top_k"),
+        (lambda command: (*command, "--precision=bf16"), "precision"),
+        (lambda command: (*command[:2], command[2] / "000.png", *command[3:]), "images"),
+    ],
+    ids=["top_k", "precision", "images"],
+)
+def test_what_was_begun_otherwise_is_not_mixed_in(checkpoint, many, tmp_path, change, names):
+    command = table_command(checkpoint, many, tmp_path / "table.csv")
+    assert Run(command, tmp_path, before=SMALL_PARTS + DYING).end().status == -signal.SIGKILL
+    before = contents(tmp_path)
+    line = refused(*change(command))
+    parts = tmp_path / "table.csv.parts"
+    assert line == (
+        f"vit-scratch predict: {parts} holds predictions that were begun with other settings ({names}): delete it, or "
+        "name another --output."
+    )
+    assert contents(tmp_path) == before
+
+
+def test_another_checkpoint_is_noticed(checkpoint, many, tmp_path):
+    other = shutil.copytree(checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("checkpoint-*"))
+    command = table_command(other, many, tmp_path / "table.csv")
+    assert Run(command, tmp_path, before=SMALL_PARTS + DYING).end().status == -signal.SIGKILL
+    os.utime(other / "model.safetensors", ns=(1, 1))  # as if trained again
+    assert "begun with other settings (checkpoint)" in refused(*command)
+
+
+def test_several_processes_share_the_images_out_without_overlap(checkpoint, many, expected, tmp_path):
+    settings = shipped_path("configuration/accelerate/cpu-2-processes.yaml")
+    launcher = [Path(sys.executable).parent / "accelerate", "launch", "--config_file", settings]
+    launcher += [f"--main_process_port={free_port()}", "-m", "launched"]
+    # Each process notes what it computes.
+    (tmp_path / "launched.py").write_text(
+        SMALL_PARTS
+        + "import os, sys\nfrom modeling_vit_scratch.cli import main\nwrite = table.Parts._write\n"
+        + "def noting(self, path, text):\n    write(self, path, text)\n"
+        + "    print(path.name, file=open(f'wrote-{os.environ[\"RANK\"]}.txt', 'a'))\n"
+        + "table.Parts._write = noting\nsys.exit(main())\n"
+    )
+    command = [*launcher, *table_command(checkpoint, many, tmp_path / "table.csv")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    table, skipped = tmp_path / "table.csv", tmp_path / "table.skipped.csv"
+    assert f"99 images written to {table}, 1 skipped ({skipped})\n" in done.stdout, done.stdout + done.stderr
+    assert table.read_text() == expected
+    wrote = [(tmp_path / f"wrote-{rank}.txt").read_text().split() for rank in range(2)]
+    shares = [[name for name in names if name != "plan.json"] for names in wrote]
+    assert [len(share) for share in shares] == [5, 5]
+    assert sorted(shares[0] + shares[1]) == [f"{number:08}.jsonl" for number in range(10)]
+
+
+def test_several_processes_print_no_list(checkpoint, many, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = refused("predict", checkpoint, many)
+    assert line == "vit-scratch predict: several processes cannot print one list: name a table with --output."
