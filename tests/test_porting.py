@@ -4,7 +4,6 @@
 What the lineages are is in test_checkpoints_*.py; here is what becomes of a name, a folder and an output.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -14,16 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import golden_cases
 import pytest
 import torch
 import transformers
+from hub_server import Hub
 from huggingface_hub import ModelCard
 from PIL import Image
 from runs import CHECKPOINT, CODE, Result, classes_of_pictures, contents, refused, vit_scratch, weights
@@ -524,73 +520,6 @@ def test_only_checkpoints_of_ours_are_exported(peer_folder, tmp_path):
 # The Hub
 
 
-class Hub(NamedTuple):
-    """A Hub on this machine, as far as the library of the Hub asks it."""
-
-    url: str
-    repositories: dict[str, dict[str, dict[str, bytes]] | None]  # files by name by revision; None for a gated one
-    requests: list[str]
-
-
-def commit(files: dict[str, bytes]) -> str:
-    return hashlib.sha1(b"".join(name.encode() + content for name, content in sorted(files.items()))).hexdigest()
-
-
-class Answers(BaseHTTPRequestHandler):
-    """What the Hub answers about the repositories of its server."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def refuse(self, status: int, code: str, message: str):
-        self.answer(status, json.dumps({"error": message}).encode(), X_Error_Code=code, X_Error_Message=message)
-
-    def do_GET(self):
-        path = unquote(urlsplit(self.path).path)
-        self.server.hub.requests.append(f"{self.command} {path}")
-        asked = re.fullmatch(r"/api/models/(\w+/[\w.-]+)/(revision|tree)/([\w.-]+)()", path) or re.fullmatch(
-            r"/(\w+/[\w.-]+)/(resolve)/([\w.-]+)/(.+)", path
-        )
-        if asked is None or asked[1] not in self.server.hub.repositories:
-            return self.refuse(404, "RepoNotFound", "Repository not found")
-        revisions = self.server.hub.repositories[asked[1]]
-        if revisions is None:
-            return self.refuse(403, "GatedRepo", f"Access to model {asked[1]} is restricted.")
-        by_commit = {commit(files): files for files in revisions.values()}
-        sha = commit(revisions[asked[3]]) if asked[3] in revisions else asked[3]
-        if sha not in by_commit:
-            return self.refuse(404, "RevisionNotFound", "Invalid rev id: " + sha)
-        return self.answer_of(asked[2], asked[1], sha, by_commit[sha], asked[4])
-
-    do_HEAD = do_GET  # noqa: N815  # named by http.server
-
-    def answer_of(self, what: str, repository: str, sha: str, files: dict[str, bytes], name: str):
-        digests = {file: hashlib.sha1(content).hexdigest() for file, content in files.items()}
-        if what == "revision":
-            siblings = [{"rfilename": file} for file in files]
-            return self.answer(200, json.dumps({"id": repository, "sha": sha, "siblings": siblings}).encode())
-        if what == "tree":
-            entries = [
-                {"type": "file", "path": file, "size": len(content), "oid": digests[file]}
-                for file, content in files.items()
-            ]
-            return self.answer(200, json.dumps(entries).encode())
-        if name not in files:
-            return self.refuse(404, "EntryNotFound", "Entry not found")
-        return self.answer(200, files[name], ETag=f'"{digests[name]}"', X_Repo_Commit=sha)
-
-
 @pytest.fixture(scope="module")
 def hub(peer_folder, tmp_path_factory):
     files = {path.name: path.read_bytes() for path in peer_folder.iterdir()}
@@ -601,21 +530,14 @@ def hub(peer_folder, tmp_path_factory):
     configurations = {name: content for name, content in files.items() if name.endswith(".json")}
     npz = golden_cases.checkpoint("vision_transformer", "token").read_bytes()
     large = {"pytorch_model.bin": b"not asked for", "tf_model.h5": b"", "events.out": b"", "code.py": b"", "x.png": b""}
-    repositories = {
-        "acme/vit-tiny": {"main": files | large, "v1": older},
-        "acme/B_16": {"main": {"B_16.npz": npz, "README.md": b""}},
-        "acme/old": {"main": {**configurations, "pytorch_model.bin": (other / "pytorch_model.bin").read_bytes()}},
-        "acme/nothing": {"main": {"README.md": b""}},
-        "acme/gated": None,
-    }
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories, [])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Hub() as hub:
+        hub.add("acme/vit-tiny", files | large)
+        hub.add("acme/vit-tiny", older, "v1")
+        hub.add("acme/B_16", {"B_16.npz": npz, "README.md": b""})
+        hub.add("acme/old", {**configurations, "pytorch_model.bin": (other / "pytorch_model.bin").read_bytes()})
+        hub.add("acme/nothing", {"README.md": b""})
+        hub.add("acme/gated", files, gated="manual")
+        yield hub
 
 
 RUN_COMMANDS = """
@@ -625,11 +547,9 @@ print(json.dumps([vit_scratch(*command) for command in json.loads(sys.argv[1])])
 """
 
 
-def with_hub(url: str, cache: Path, *commands: list[object]) -> list[Result]:
-    """Run commands in one process of their own, whose Hub is at `url`."""
-    environment = {key: value for key, value in os.environ.items() if key.lower() not in ("http_proxy", "all_proxy")}
-    del environment["HF_HUB_OFFLINE"]
-    environment |= {"HF_ENDPOINT": url, "HF_HOME": str(cache), "PYTHONPATH": str(Path(__file__).parent)}
+def with_hub(environment: dict[str, str], *commands: list[object]) -> list[Result]:
+    """Run commands in one process of their own, whose environment says where the Hub is."""
+    environment = environment | {"PYTHONPATH": str(Path(__file__).parent)}
     listed = json.dumps([[str(argument) for argument in command] for command in commands])
     done = subprocess.run(
         [sys.executable, "-c", RUN_COMMANDS, listed], env=environment, capture_output=True, text=True, timeout=300
@@ -656,7 +576,7 @@ def from_hub(hub, tmp_path_factory) -> tuple[Path, dict[str, Result]]:
     """What became of each of the names: the folder of the outputs, and what was printed."""
     root = tmp_path_factory.mktemp("from hub")
     commands = [["import", source, root / "out" / name, *flags] for name, (source, *flags) in NAMES.items()]
-    results = with_hub(hub.url, root / "cache", *commands)
+    results = with_hub(hub.environment(root / "cache"), *commands)
     return root, dict(zip(NAMES, results, strict=True))
 
 
@@ -704,9 +624,9 @@ def test_nothing_says_where_the_cache_lies(from_hub):
 
 
 def test_only_what_is_needed_is_fetched(from_hub, hub):
-    fetched = {path.rpartition("/")[2] for path in hub.requests if path.startswith("GET") and "/resolve/" in path}
+    fetched = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/resolve/")}  # before it is fetched
     assert fetched == {"config.json", "preprocessor_config.json", "model.safetensors", "B_16.npz", "pytorch_model.bin"}
-    of_tiny = {path.rpartition("/")[2] for path in hub.requests if path.startswith("GET /acme/vit-tiny/resolve")}
+    of_tiny = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/acme/vit-tiny/resolve/")}
     assert of_tiny == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
 
@@ -729,12 +649,13 @@ def test_what_cannot_be_fetched_is_said_in_one_sentence(name, said, from_hub):
     assert not (root / "out" / name).exists()
 
 
-def test_what_was_fetched_once_needs_no_hub_again(from_hub, tmp_path):
+def test_what_was_fetched_once_needs_no_hub_again(from_hub, hub, tmp_path):
     root, _ = from_hub
     again, other = (["import", f"acme/{name}", tmp_path / name] for name in ("vit-tiny", "other"))
     with socket.socket() as down:
         down.bind(("127.0.0.1", 0))  # and does not listen
-        first, second = with_hub(f"http://127.0.0.1:{down.getsockname()[1]}", root / "cache", again, other)
+        nowhere = {"HF_ENDPOINT": f"http://127.0.0.1:{down.getsockname()[1]}"}
+        first, second = with_hub(hub.environment(root / "cache") | nowhere, again, other)
     assert first.status == 0, first.err
     assert {path.name for path in (tmp_path / "vit-tiny").iterdir()} == IMPORTED
     assert (second.status, second.out, second.err.count("\n")) == (2, "", 1)
