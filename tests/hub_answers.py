@@ -37,8 +37,6 @@ from hub_repositories import GITATTRIBUTES, Commit, File, RefusedError, Reposito
 if TYPE_CHECKING:
     from hub_server import Hub
 
-ANONYMOUS = "Invalid username or password."
-
 
 class User(NamedTuple):
     """Who a token belongs to, and what it allows."""
@@ -82,8 +80,17 @@ class Request:
     def known_user(self) -> User:
         """Who asks; someone must."""
         if self.user is None:
-            raise RefusedError(401, ANONYMOUS)
+            raise self.unknown_user()
         return self.user
+
+    def unknown_user(self) -> RefusedError:
+        """What strangers are told, of what is not there and of what they may not see or do alike.
+
+        The Hub's answer has no code; that it is about a repository, the client sees by the address, but only over
+        https. So the code is here.
+        """
+        is_of_repository = re.match("/api/(models|datasets|spaces)/|.*/resolve/", self.path)
+        return RefusedError(401, "Invalid username or password.", "RepoNotFound" if is_of_repository else "")
 
     def may_write(self, namespace: str) -> None:
         """Refuse those who may not write to a namespace."""
@@ -98,9 +105,7 @@ class Request:
         namespace = self["name"].partition("/")[0]
         is_member = self.user is not None and namespace in self.user.namespaces
         if repository is None or (repository.private and not is_member):
-            # Strangers are not told what exists. The Hub's 401 has no code; that it means this, the client sees by the
-            # address, but only over https.
-            raise RefusedError(*((404, "Repository not found") if self.user else (401, ANONYMOUS)), "RepoNotFound")
+            raise RefusedError(404, "Repository not found", "RepoNotFound") if self.user else self.unknown_user()
         if files and repository.gated and not is_member:
             message = f"Access to {repository.type} {repository.name} is restricted."
             raise RefusedError(403 if self.user else 401, message, "GatedRepo")
@@ -375,14 +380,19 @@ def get_object(request: Request) -> Any:
 def changed(files: dict[str, File], objects: dict[str, bytes], operation: str, value: dict) -> dict[str, File]:
     """Files after one of the operations that a commit is made of."""
     path = value["path"]
-    if operation == "file":
-        return files | {path: File(base64.b64decode(value["content"]))}
-    if operation == "lfsFile":
-        if value["oid"] not in objects:
+    match operation:
+        case "file":
+            return files | {path: File(base64.b64decode(value["content"]))}
+        case "lfsFile" if value["oid"] in objects:
+            return files | {path: File(objects[value["oid"]], lfs=True)}
+        case "lfsFile":
             raise RefusedError(400, f"The content of {path} was not uploaded")
-        return files | {path: File(objects[value["oid"]], lfs=True)}
-    gone = {each for each in files if each == path or f"{each}/".startswith(f"{path.rstrip('/')}/")}
-    gone &= {path} if operation == "deletedFile" else files.keys() - {path}
+        case "deletedFile":
+            gone = files.keys() & {path}
+        case "deletedFolder":
+            gone = {each for each in files if each.startswith(f"{path.rstrip('/')}/")}
+        case _:
+            raise RefusedError(400, f"Unknown operation: {operation}")
     if not gone:
         raise RefusedError(404, "A file with this name doesn't exist", "EntryNotFound")
     return {each: file for each, file in files.items() if each not in gone}

@@ -155,7 +155,7 @@ class Repository:
 
 # --- The card --------------------------------------------------------------------------------------------------------
 
-# What the metadata of a README.md may be: types, lists of one, mappings with all that they need, or one of several.
+# What the metadata of a README.md may be: a type, a list of such, a mapping with all that it needs, or one or a list.
 RESULT = {"task": {"type": str}, "dataset": {"type": str, "name": str}, "metrics": [{"type": str, "value": object}]}
 METADATA = {
     **dict.fromkeys(["base_model", "datasets", "language", "license", "metrics"], (str, [str])),
@@ -169,8 +169,7 @@ NAMES = {str: "a string", list: "an array", dict: "of type object"}
 def mistakes(value: Any, shape: Any, name: str) -> Iterator[str]:
     """What is wrong with a value, each in the words of the Hub."""
     if isinstance(shape, tuple):
-        tried = [list(mistakes(value, each, name)) for each in shape]
-        yield from min(tried, key=bool)
+        yield from mistakes(value, shape[isinstance(value, list)], name)
     elif not isinstance(value, kind := shape if isinstance(shape, type) else type(shape)):
         yield f'"{name}" must be {NAMES[kind]}'
     elif isinstance(shape, list):

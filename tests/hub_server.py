@@ -87,7 +87,7 @@ class Hub:
     def __enter__(self) -> "Hub":
         self.servers = [Server(self), Server(self)]
         self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in self.servers)
-        self.threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in self.servers]
+        self.threads = [threading.Thread(target=server.serve_forever, args=(0.01,)) for server in self.servers]
         for thread in self.threads:
             thread.start()
         return self
