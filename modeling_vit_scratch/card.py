@@ -19,8 +19,7 @@ from . import __version__
 from .hub import is_hub_id, without_scheme
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
-
-LICENSE_TERMS = ("license", "license_name", "license_link")
+from .publishing_vit_scratch import LICENSE_TERMS
 
 
 def write_import_card(

@@ -177,7 +177,9 @@ def _with_patience(
     for wait in (*WAITS, None):
         try:
             return attempt()
-        except Exception as error:  # the libraries below raise many kinds
+        except Exception as failure:  # the libraries below raise many kinds
+            wrapped = isinstance(failure, RuntimeError)  # as what happens while a file is uploaded is
+            error = failure.__cause__ if wrapped and isinstance(failure.__cause__, Exception) else failure
             pause = _pause(error, wait)
             if pause is None:
                 raise ValueError(f"{problem}: {_why_not(repo_id, error)}.") from error
@@ -245,7 +247,7 @@ def _checked(folder: Path) -> str:
             f"`vit-scratch import {folder} OUT`, and push that."
         )
     auto_map = settings.get("auto_map") or {}
-    code = {f"{entry.partition('.')[0]}.py" for entry in auto_map.values()}
+    code = _with_imports(folder, {entry.partition(".")[0] for entry in auto_map.values()})
     lacking = [name for name in sorted({PROCESSOR, *code}) if not (folder / name).is_file()]
     if lacking or not {"AutoConfig", "AutoModel"} <= auto_map.keys():
         what = lacking[0] if lacking else "the auto_map in its config.json"
@@ -258,6 +260,18 @@ def _checked(folder: Path) -> str:
         return ""
     config = ViTScratchConfig.from_pretrained(folder)
     return plain_card(config, num_parameters, "nothing says on what it was trained")
+
+
+def _with_imports(folder: Path, modules: set[str]) -> set[str]:
+    """The files of some modules of a folder, and of those of its modules that they import."""
+    files: set[str] = set()
+    while modules:
+        name = f"{modules.pop()}.py"
+        if name not in files:
+            files.add(name)
+            text = (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else ""
+            modules |= set(re.findall(r"^from \.(\w+) import", text, re.MULTILINE))
+    return files
 
 
 def _count_weights(folder: Path) -> int:

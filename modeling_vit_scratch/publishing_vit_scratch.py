@@ -20,6 +20,7 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     ModelCardData,
+    ModelInfo,
     snapshot_download,
 )
 from transformers import PreTrainedModel
@@ -34,6 +35,7 @@ PICTURES = (SAMPLE, "training.png")
 # What is told of the weights, besides the weights: of no use with others.
 ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
 PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
+LICENSE_TERMS = ("license", "license_name", "license_link")
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 # A file for an example where none may be shown, or there is none.
 ANY_PHOTO = "photo.jpg"
@@ -155,7 +157,8 @@ def publish(
         create_pr: open a pull request instead.
         token: instead of the one that `hf auth login` or HF_TOKEN gave.
         images: whether to publish the pictures that show images of the data.
-        license: for the card, by the Hub's name for it, such as "apache-2.0".
+        license: for the card, by the Hub's name for it, such as "apache-2.0"; by default that of the card, or that
+            which the repository had before.
         plain: the card of a checkpoint that has none.
         commit_message, commit_description: of the commit.
 
@@ -169,8 +172,7 @@ def publish(
     before = api.model_info(repo_id, revision=revision)
     files = repository_files(folder, repo_id, images=images)
     files.setdefault(CARD, card_for_the_hub(plain, repo_id).encode())
-    if license is not None:
-        files[CARD] = _with_license(files[CARD], license)
+    files[CARD] = _with_license(files[CARD], license, before)
     there = [sibling.rfilename for sibling in before.siblings or []]
     stale = [name for name in there if is_published(name) and name not in files]
     commit = api.create_commit(
@@ -189,9 +191,20 @@ def publish(
     return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes)
 
 
-def _with_license(card: Path | bytes, license: str) -> bytes:
-    changed = ModelCard(card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
-    changed.data = ModelCardData(**(changed.data.to_dict() | {"license": license}))
+def _with_license(card: Path | bytes, license: str | None, repository: ModelInfo) -> bytes:
+    """A card with this license; else with its own; else with that of the repository, written there perhaps."""
+    text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
+    changed = ModelCard(text)
+    terms = {"license": license}
+    if license is None:
+        there = repository.card_data.to_dict() if repository.card_data is not None else {}
+        terms = {name: there[name] for name in LICENSE_TERMS if name in there}
+        if not terms or changed.data.get("license"):
+            return text.encode()
+    for name in LICENSE_TERMS:
+        changed.data.pop(name, None)
+    for name, value in terms.items():
+        changed.data[name] = value
     return str(changed).encode()
 
 

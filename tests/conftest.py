@@ -3,6 +3,8 @@
 
 import os
 import tempfile
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,52 @@ os.environ |= {"HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1"}
 
 def pytest_unconfigure():
     CACHE.cleanup()
+
+
+@pytest.fixture
+def naps(monkeypatch) -> list[float]:
+    """The seconds that the client of the Hub would have slept, and a push between its attempts."""
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
+
+    from modeling_vit_scratch import hub
+
+    naps: list[float] = []
+    for module in (_http, file_download, hub):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=naps.append))
+    return naps
+
+
+@pytest.fixture(scope="module")
+def session():
+    """What the client keeps for all requests, which goes by no proxy; making it for each test would take most of it."""
+    from huggingface_hub import close_session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        close_session()
+        yield
+        close_session()
+
+
+@pytest.fixture
+def open_hub(monkeypatch, naps, session):
+    """Open a Hub on this machine that is the Hub of this process: with the settings of `Hub`."""
+    from hub_server import Hub
+    from huggingface_hub import constants
+
+    with ExitStack() as stack:
+
+        def open_hub(**settings) -> Hub:
+            hub = stack.enter_context(Hub(**settings))
+            monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # no mistake of a test leaves this machine
+            template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+            monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+            monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+            return hub
+
+        yield open_hub
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import socket
 import threading
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -18,9 +17,7 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     HfFileSystem,
-    close_session,
     constants,
-    file_download,
     get_session,
 )
 from huggingface_hub.errors import (
@@ -32,7 +29,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import _http
 
 # The client hands files to its HTTP library in a way that this one calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -51,33 +47,8 @@ LARGE = {"model.safetensors", "runs/figure.dat"}
 
 
 @pytest.fixture
-def naps(monkeypatch) -> list[float]:
-    """The seconds that the client would have slept."""
-    naps: list[float] = []
-    for module in (_http, file_download):
-        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=naps.append))
-    return naps
-
-
-@pytest.fixture
-def hub(monkeypatch, naps):
-    with Hub(page_size=3, part_size=12_000) as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # no mistake of a test leaves this machine
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        yield hub
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session():
-    """What the client keeps for all requests, which goes by no proxy; making it for each test would take most of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        close_session()
-        yield
-        close_session()
+def hub(open_hub):
+    return open_hub(page_size=3, part_size=12_000)
 
 
 @pytest.fixture

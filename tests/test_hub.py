@@ -1,0 +1,495 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""What is published on the Hub, by all ways the same, and that it comes back; over real HTTP, to a Hub of the tests."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from pictures import noise
+from runs import CODE, SMALL, Run, classes_of_pictures, refused, vit_scratch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
+    Trainer,
+    TrainingArguments,
+)
+
+from modeling_vit_scratch import ViTScratchConfig
+from modeling_vit_scratch.presets import preset_path
+from modeling_vit_scratch.publishing_vit_scratch import card_for_the_hub
+
+# The client hands files to its HTTP library in a way that this one calls old.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+PUBLISHED = {
+    *("config.json", "model.safetensors", "preprocessor_config.json", *CODE),
+    *("README.md", "all_results.json", "recipe.yaml", "sample.png", "training.png"),
+}
+AUTO_CLASSES = {
+    "AutoBackbone",
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForImageClassification",
+    "AutoModelForMaskedImageModeling",
+}
+
+
+@pytest.fixture
+def hub(open_hub):
+    return open_hub(large=10_000_000)
+
+
+@pytest.fixture
+def ada(hub, monkeypatch) -> str:
+    """A user who is logged in."""
+    token = hub.token("ada")
+    monkeypatch.setenv("HF_TOKEN", token)
+    return token
+
+
+@pytest.fixture(scope="module")
+def run_with_a_place(tmp_path_factory) -> Path:
+    """A run on images in a folder of this machine, with checkpoints, logs and all."""
+    place = tmp_path_factory.mktemp("secret")
+    data = classes_of_pictures(place / "pets")
+    flags = ["--train_val_split=0.25", "--num_train_epochs=2", "--report_to=tensorboard", f"--data={data}"]
+    result = vit_scratch("train", "digits", *SMALL, *flags, f"--output_dir={place / 'pet classifier'}")
+    assert result.status == 0, result.err
+    return place / "pet classifier"
+
+
+@pytest.fixture
+def copy(digits_run, tmp_path) -> Path:
+    """A finished run that a test may change."""
+    return shutil.copytree(digits_run[0], tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
+
+
+def published(hub, name: str, revision: str = "main") -> dict[str, bytes]:
+    files = hub.files(name, revision)
+    del files[".gitattributes"]  # the Hub's own
+    return files
+
+
+# What is published
+
+
+def test_a_repository_is_complete_and_tells_nothing_of_the_machine(hub, ada, run_with_a_place):
+    there = {path.name for path in run_with_a_place.iterdir()}
+    assert {"checkpoint-2", "runs", "trainer_state.json"} <= there  # or this would prove nothing
+    result = vit_scratch("push", run_with_a_place, "pets")
+    assert result.status == 0, result.err
+    files = published(hub, "ada/pets")
+    assert files.keys() == PUBLISHED
+    for name in PUBLISHED - {"README.md", "recipe.yaml"}:
+        assert files[name] == (run_with_a_place / name).read_bytes()
+    config = json.loads(files["config.json"])
+    assert config["auto_map"].keys() == AUTO_CLASSES
+    assert config["id2label"] == {"0": "cat", "1": "dog", "2": "hot dog"}
+    for name, content in files.items():
+        assert ada.encode() not in content, name
+        assert str(run_with_a_place.parent).encode() not in content, name
+        assert str(Path.home()).encode() not in content or Path.home() == Path("/"), name
+    assert b"data: pets\n" in files["recipe.yaml"]
+    assert str(run_with_a_place.parent) in (run_with_a_place / "recipe.yaml").read_text()  # where it is of use
+
+
+def test_what_is_printed_names_the_place_and_the_pictures(hub, ada, digits_run):
+    result = vit_scratch("push", digits_run[0], "pets")
+    published, images, use = result.lines
+    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 15 files, \d+\.\d MB", published)
+    assert images == "images     sample.png and training.png show images of the data; --no-images leaves them out"
+    assert use == "use        vit-scratch predict ada/pets IMAGES"
+
+
+def test_from_python_the_same_is_published(hub, ada, digits_run):
+    assert vit_scratch("push", digits_run[0], "ada/by-command").status == 0
+    model = AutoModelForImageClassification.from_pretrained(digits_run[0])
+    commit = model.push_to_hub("by-python", commit_message="My words", private=True)
+    assert commit.oid == HfApi(token=ada).model_info("ada/by-python").sha
+    assert hub.titles("ada/by-python")[0] == "My words"
+    assert hub.repositories["model", "ada/by-python"].private
+    mine, theirs = published(hub, "ada/by-python"), published(hub, "ada/by-command")
+    theirs["README.md"] = theirs["README.md"].replace(b"ada/by-command", b"ada/by-python")
+    assert mine == theirs
+
+
+def test_at_the_end_of_training_the_same_is_published(hub, ada, tmp_path):
+    flags = ("--max_steps=2", "--push_to_hub=true", "--hub_model_id=ada/digits", "--hub_private_repo=true")
+    result = vit_scratch("train", "digits", *SMALL, *flags, f"--output_dir={tmp_path / 'run'}")
+    assert result.status == 0, result.err
+    assert result.lines[-3].startswith(f"published  {hub.url}/ada/digits, commit ")
+    first = published(hub, "ada/digits")
+    assert first.keys() == PUBLISHED
+    assert b"ada/digits" not in first["recipe.yaml"]  # who repeats the run has another account
+    assert hub.repositories["model", "ada/digits"].private
+    assert vit_scratch("push", tmp_path / "run", "ada/digits").lines[0].startswith("unchanged  ")
+    assert published(hub, "ada/digits") == first
+    assert len(hub.titles("ada/digits")) == 2
+
+
+def test_who_may_not_publish_learns_so_before_training(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token("bob", role="read"))
+    flags = ("--max_steps=1", "--push_to_hub=true", "--hub_model_id=ada/digits", f"--output_dir={tmp_path / 'run'}")
+    line = refused("train", "digits", *SMALL, *flags)
+    assert "ada/digits cannot be published to: the token may not write to ada/digits" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_push_fails_is_whole_and_says_how_it_is_pushed_later(hub, ada, tmp_path):
+    hub.fail("POST", "/commit/", status=503, times=math.inf)
+    flags = ("--max_steps=1", "--push_to_hub=true", "--hub_model_id=digits", f"--output_dir={tmp_path / 'my run'}")
+    result = vit_scratch("train", "digits", *SMALL, *flags)
+    assert result.status == 2
+    command = f"vit-scratch push '{tmp_path / 'my run'}' ada/digits"
+    assert result.err.endswith(f"The checkpoint is whole; `{command}` publishes it.\n")
+    hub.faults.clear()
+    assert vit_scratch("push", tmp_path / "my run", "ada/digits").status == 0
+
+
+def test_a_trainer_of_transformers_publishes_what_loads(hub, ada, digits_run, tmp_path):
+    model = AutoModelForImageClassification.from_pretrained(digits_run[0])
+    data = [{"pixel_values": torch.randn(3, 8, 8), "labels": index} for index in range(4)]
+    arguments = TrainingArguments(
+        str(tmp_path / "theirs"), push_to_hub=True, hub_strategy="end", max_steps=1, report_to="none", use_cpu=True
+    )
+    processor = AutoImageProcessor.from_pretrained(digits_run[0])
+    trainer = Trainer(model, arguments, train_dataset=data, processing_class=processor)
+    trainer.train()
+    trainer.push_to_hub()
+    files = published(hub, "ada/theirs")
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", *CODE} <= files.keys()
+    assert json.loads(files["config.json"])["auto_map"].keys() == AUTO_CLASSES
+
+
+def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_nothing(hub, ada, digits_run):
+    model = AutoModelForImageClassification.from_pretrained(digits_run[0])
+    with torch.no_grad():
+        next(model.classification_head.parameters()).add_(1)
+    model.push_to_hub("changed", tags=["mine"])
+    files = published(hub, "ada/changed")
+    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml", "sample.png", "training.png"}
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.eval_results is None
+    assert card.data.tags == ["vit-scratch", "vision-transformer", "mine"]
+    assert "How well it does is not known: its weights are not those of the checkpoint any more" in card.text
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in card.text
+
+
+def test_a_model_made_in_python_is_published_with_what_is_known(hub, ada):
+    preset = AutoConfig.from_pretrained(preset_path("digits"))
+    alone = ViTScratchConfig(image_size=4, patch_size=2, hidden_size=6, num_heads=2, ff_dim=5, depth=1)
+    for config, more in ((preset, {"preprocessor_config.json"}), (alone, set())):
+        AutoModelForMaskedImageModeling.from_config(config).push_to_hub("new")
+        files = published(hub, "ada/new")
+        assert files.keys() == {"README.md", "config.json", "model.safetensors", *CODE, *more}
+        assert "nothing says on what it was trained" in files["README.md"].decode()
+        assert ("processor = " in files["README.md"].decode()) == bool(more)
+
+
+def test_a_checkpoint_without_a_card_gets_a_plain_one(hub, ada, copy):
+    (copy / "README.md").unlink()
+    assert vit_scratch("push", copy, "plain").status == 0
+    card = ModelCard(published(hub, "ada/plain")["README.md"].decode())
+    model = AutoModelForImageClassification.from_pretrained(copy)
+    assert f"{model.num_parameters():,} parameters" in card.text
+    assert 'from_pretrained("ada/plain", trust_remote_code=True)' in card.text
+    assert not (copy / "README.md").exists()
+
+
+def test_an_adapter_names_no_place_of_this_machine(hub, ada, digits_run, tmp_path):
+    data = classes_of_pictures(tmp_path / "pets")
+    flags = ("--finetuning=lora", f"--model={digits_run[0]}", f"--data={data}", "--max_steps=1")
+    assert vit_scratch("train", "finetune", *flags, f"--output_dir={tmp_path / 'run'}").status == 0
+    assert vit_scratch("push", tmp_path / "run", "adapted").status == 0
+    files = published(hub, "ada/adapted")
+    assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] is None
+    assert "adapter/adapter_model.safetensors" in files
+    assert not any(str(digits_run[0].parent).encode() in content for content in files.values())
+
+
+# Again, and elsewhere
+
+
+def test_a_second_push_of_the_same_makes_no_commit(hub, ada, digits_run):
+    first, second = (vit_scratch("push", digits_run[0], "pets").lines[0] for _ in range(2))
+    assert second == first.replace("published", "unchanged")
+    assert len(hub.titles("ada/pets")) == 2  # that which the Hub makes itself, and ours
+    assert len(hub.asked("PUT", "/lfs/")) == 3  # the weights and two pictures, once
+
+
+def test_what_a_checkpoint_does_not_have_any_more_goes_and_what_others_wrote_stays(hub, ada, copy):
+    hub.add("ada/pets", {"notes.txt": b"mine", "model-00001-of-00002.safetensors": b"old", "adapter/x.json": b"{}"})
+    assert vit_scratch("push", copy, "ada/pets").status == 0
+    files = hub.files("ada/pets")
+    assert files["notes.txt"] == b"mine"
+    assert not {"model-00001-of-00002.safetensors", "adapter/x.json"} & files.keys()
+    (copy / "training.png").unlink()
+    assert vit_scratch("push", copy, "ada/pets").lines[0].startswith("published")
+    assert "training.png" not in hub.files("ada/pets")
+
+
+def test_pictures_of_the_data_can_be_kept_back(hub, ada, digits_run):
+    result = vit_scratch("push", digits_run[0], "pets", "--no-images")
+    assert (result.status, len(result.lines)) == (0, 2)
+    files = published(hub, "ada/pets")
+    assert files.keys() == PUBLISHED - {"sample.png", "training.png"}
+    assert ".png" not in files["README.md"].decode()
+    assert 'Image.open("photo.jpg")' in files["README.md"].decode()
+
+
+def test_a_repository_can_be_private_and_a_branch_or_a_pull_request(hub, ada, digits_run):
+    assert vit_scratch("push", digits_run[0], "pets", "--private").status == 0
+    assert hub.repositories["model", "ada/pets"].private
+    assert vit_scratch("push", digits_run[0], "pets", "--revision=v2", "--no-images").status == 0
+    assert published(hub, "ada/pets").keys() == PUBLISHED
+    assert "training.png" not in published(hub, "ada/pets", "v2")
+    proposed = vit_scratch("push", digits_run[0], "pets", "--create-pr", "--license=mit")
+    assert proposed.lines[0].startswith(f"proposed   {hub.url}/ada/pets/discussions/1, commit ")
+    assert b"license: mit" in published(hub, "ada/pets", "refs/pr/1")["README.md"]
+    assert b"license: mit" not in published(hub, "ada/pets")["README.md"]
+
+
+def test_a_license_that_was_said_once_stays(hub, ada, digits_run):
+    for flags in (["--license=apache-2.0"], []):
+        assert vit_scratch("push", digits_run[0], "pets", *flags).status == 0
+        assert ModelCard(published(hub, "ada/pets")["README.md"].decode()).data.license == "apache-2.0"
+    assert len(hub.titles("ada/pets")) == 2
+
+
+# Interrupted
+
+
+def test_a_killed_push_changes_nothing_and_the_next_one_sends_only_what_is_missing(hub, ada, digits_run, tmp_path):
+    environment = hub.environment(tmp_path / "home", ada)
+    dying = f"import os; os.environ |= {environment!r}\n" + (
+        "from huggingface_hub import constants\n"
+        f"constants.ENDPOINT, constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = {hub.url!r}, False, True\n"
+        "import signal, huggingface_hub.hf_api as api\n"
+        "api.HfApi.preupload_lfs_files = (lambda whole: lambda *a, **k: "
+        "(whole(*a, **k), os.kill(os.getpid(), signal.SIGKILL)))(api.HfApi.preupload_lfs_files)\n"
+    )
+    killed = Run(["push", digits_run[0], "pets"], tmp_path, before=dying).end()
+    assert killed.status == -signal.SIGKILL, killed.err
+    assert len(hub.asked("PUT", "/lfs/")) == 3
+    assert hub.files("ada/pets").keys() == {".gitattributes"}
+    assert vit_scratch("push", digits_run[0], "pets").status == 0
+    assert len(hub.asked("PUT", "/lfs/")) == 3
+    assert published(hub, "ada/pets").keys() == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fault"),
+    [
+        ("POST", "/repos/create", {"status": 503}),
+        ("POST", "/validate-yaml", {"status": 502}),
+        ("POST", "/commit/", {"status": 500}),
+        ("POST", "/commit/", {"status": 409}),
+        ("POST", "/commit/", {"status": 412}),
+        ("POST", "/commit/", {"status": 429}),
+        ("POST", "/commit/", {"lost": "request", "after": 100}),
+        ("POST", "/commit/", {"lost": "answer"}),
+        ("PUT", "/lfs/.*WEIGHTS", {"lost": "request", "after": 1000, "times": 7}),  # the client itself tries six times
+        ("PUT", "/lfs/.*WEIGHTS", {"status": 503, "times": 7}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+)
+def test_a_push_tries_again_where_that_can_help(hub, ada, naps, digits_run, method, path, fault):
+    weights = hashlib.sha256((digits_run[0] / "model.safetensors").read_bytes()).hexdigest()
+    hub.fail(method, path.replace("WEIGHTS", weights), **fault)
+    result = vit_scratch("push", digits_run[0], "pets")
+    assert result.status == 0, result.err
+    assert result.err.endswith("; another attempt in 1 s.\n")
+    assert naps
+    assert published(hub, "ada/pets").keys() == PUBLISHED
+    assert len(hub.titles("ada/pets")) == 2
+
+
+def test_an_overloaded_hub_says_itself_how_long_to_wait(hub, ada, naps, digits_run):
+    hub.fail("POST", "/commit/", status=429, retry_after=7)
+    result = vit_scratch("push", digits_run[0], "pets")
+    assert result.status == 0
+    assert result.err == "vit-scratch push: the Hub had too many requests of yours for now; another attempt in 7 s.\n"
+    assert 7 in naps
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"status": 503}, "the Hub has a problem of its own (status 503)"),
+        ({"status": 409}, "ada/pets was changed by somebody else meanwhile"),
+        ({"lost": "request"}, "the connection to the Hub failed"),
+    ],
+    ids=["503", "409", "lost"],
+)
+def test_a_push_gives_up_after_a_while_with_a_sentence(hub, ada, naps, digits_run, fault, said):
+    hub.fail("POST", "/commit/", times=math.inf, **fault)
+    result = vit_scratch("push", digits_run[0], "pets")
+    assert (result.status, result.out) == (2, "")
+    *attempts, last = result.err.splitlines()
+    assert [line.partition(";")[0] for line in attempts] == [f"vit-scratch push: {said.replace('ada/', '')}"] * 3
+    assert last == f"vit-scratch push: {digits_run[0]} is not published: {said.replace('ada/', '')}."
+    assert naps[-3:] == [1, 5, 20]
+    assert hub.files("ada/pets").keys() == {".gitattributes"}
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("role", "repository", "said"),
+    [
+        (None, "ada/pets", "the Hub needs to know who you are: log in with `hf auth login`, or set HF_TOKEN"),
+        ("unknown", "ada/pets", "the Hub does not know the token: log in with `hf auth login`, or set HF_TOKEN"),
+        ("read", "ada/pets", "the token may not write to ada/pets: name a repository of your own, or make a token"),
+        ("write", "bob/pets", "the token may not write to bob/pets: name a repository of your own, or make a token"),
+    ],
+)
+def test_who_may_not_write_is_told_what_to_do(hub, digits_run, monkeypatch, role, repository, said):
+    if role is not None:
+        monkeypatch.setenv("HF_TOKEN", "hf_unknown" if role == "unknown" else hub.token("ada", role))
+    hub.add("bob/pets", {"README.md": b""})
+    line = refused("push", digits_run[0], repository)
+    assert line.startswith(f"vit-scratch push: {digits_run[0]} is not published: {said}")
+    assert len(hub.titles("bob/pets")) == 1
+
+
+def test_a_hub_that_is_not_there_is_said_to_be(digits_run, monkeypatch, naps):
+    from huggingface_hub import constants
+
+    assert "the Hub is not to be asked (HF_HUB_OFFLINE is set)" in refused("push", digits_run[0], "pets")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    result = vit_scratch("push", digits_run[0], "pets")
+    assert result.err.endswith("is not published: the connection to the Hub failed.\n")
+    assert naps == [1, 5, 20]
+
+
+def test_a_card_that_the_hub_does_not_take_is_refused_with_its_reason(hub, ada, copy):
+    text = (copy / "README.md").read_text()
+    (copy / "README.md").write_text(text.replace("pipeline_tag: image-classification", "pipeline_tag: [1, 2]"))
+    line = refused("push", copy, "pets")
+    assert "Invalid metadata in README.md. - " in line
+    assert "pipeline_tag" in line
+    assert hub.files("ada/pets").keys() == {".gitattributes"}
+
+
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def edited(name, old, new):
+    return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without("config.json"), "is no checkpoint: its config.json is missing or broken."),
+        (edited("config.json", "{", ""), "is no checkpoint: its config.json is missing or broken."),
+        (edited("config.json", '"vit_scratch"', '"vit"'), "is a checkpoint of type vit, not vit_scratch: make it one"),
+        (edited("config.json", "auto_map", "map"), "lacks the auto_map in its config.json, without which others"),
+        (without("preprocessor_config.json"), "lacks preprocessor_config.json, without which others cannot use it"),
+        (without("layers_vit_scratch.py"), "lacks layers_vit_scratch.py, without which others cannot use it"),
+        (without("modeling_vit_scratch.py"), "lacks modeling_vit_scratch.py, without which others cannot use it"),
+        (without("model.safetensors"), "has no whole weights in safetensors: No such file"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 5000), "has no whole weights in safetensors: "),
+    ],
+    ids=["config", "json", "type", "auto_map", "processor", "layers", "code", "weights", "cut"],
+)
+def test_what_others_could_not_use_is_not_published(hub, ada, copy, damage, said):
+    damage(copy)
+    line = refused("push", copy, "pets")
+    assert f"{copy} {said}" in line
+    assert hub.requests == []
+
+
+def test_a_name_that_is_none_is_refused_before_anything_is_asked(hub, ada, digits_run, tmp_path):
+    assert "got 'a b'" in refused("push", digits_run[0], "a b")
+    assert f"there is no checkpoint folder {tmp_path / 'none'}." in refused("push", tmp_path / "none", "pets")
+    assert hub.requests == []
+
+
+# The card
+
+
+def test_the_card_names_its_origin_on_the_hub(hub, ada, digits_run, tmp_path):
+    assert vit_scratch("push", digits_run[0], "ada/base", "--license=mit").status == 0
+    assert vit_scratch("import", "ada/base", tmp_path / "imported").status == 0
+    card = ModelCard.load(tmp_path / "imported" / "README.md")
+    assert (card.data.base_model, card.data.license) == ("ada/base", "mit")
+    data = classes_of_pictures(tmp_path / "pets")
+    for name, model in (("from the Hub", "ada/base"), ("from an import", tmp_path / "imported")):
+        flags = (f"--model={model}", f"--data={data}", "--max_steps=1", f"--output_dir={tmp_path / name}")
+        assert vit_scratch("train", "finetune", *flags).status == 0
+        card = ModelCard.load(tmp_path / name / "README.md")
+        assert card.data.base_model == "ada/base"
+        assert card.data.datasets is None
+        card.validate()  # by the Hub
+
+
+def test_a_card_names_the_repository_once_whatever_it_named_before():
+    card = 'Text.\n\n```python\nfrom PIL import Image\n\nmodel = pipeline(model=".")\nImage.open("sample.png")\n```\n'
+    first = card_for_the_hub(card, "ada/one")
+    assert 'pipeline(model="ada/one")' in first
+    assert 'Image.open(hf_hub_download("ada/one", "sample.png"))' in first
+    assert card_for_the_hub(first, "ada/two") == first.replace("ada/one", "ada/two")
+
+
+# The round trip
+
+ROUND_TRIP = """
+import sys
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+
+name, picture = sys.argv[1:]
+processor = AutoImageProcessor.from_pretrained(name)
+body = AutoModel.from_pretrained(name, trust_remote_code=True)
+model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=True)
+classify = pipeline("image-classification", model=name, trust_remote_code=True)
+with torch.no_grad():
+    inputs = processor(Image.open(picture).convert("RGB"), return_tensors="pt")
+    logits = model(**inputs).logits
+    assert body(**inputs).pooler_output.shape == (1, model.config.hidden_size)
+best = classify(picture)[0]
+assert best["label"] == model.config.id2label[logits.argmax().item()]
+print(type(model).__module__.split(".")[0], best["label"], f"{best['score']:.2%}")
+"""
+PREDICT = "from modeling_vit_scratch.cli import main\nmain(['predict', name, picture])\n"
+WITHOUT_PACKAGE = "import sys; sys.path.pop(0); sys.modules['modeling_vit_scratch'] = None\n"
+
+
+def python(code: str, *arguments: object, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_was_published_is_used_from_the_hub_with_the_package_and_without(hub, ada, digits_run, tmp_path):
+    assert vit_scratch("push", digits_run[0], "pets", "--private").status == 0
+    picture = tmp_path / "picture.png"
+    noise((9, 11)).save(picture)
+    printed = vit_scratch("predict", digits_run[0], picture).lines[0].split("\t")[1]
+    code = "import modeling_vit_scratch\n" + ROUND_TRIP + PREDICT
+    said = python(code, "ada/pets", picture, environment=hub.environment(tmp_path / "with", ada))
+    assert said == f"modeling_vit_scratch {printed}\n{picture}\t{printed}\n"
+    snippet = re.search(r"```python\n(.*?)```", hub.files("ada/pets")["README.md"].decode(), re.DOTALL)[1]
+    code = WITHOUT_PACKAGE + ROUND_TRIP + snippet
+    said = python(code, "ada/pets", picture, environment=hub.environment(tmp_path / "without", ada)).splitlines()
+    assert said[0] == f"transformers_modules {printed}"
+    expected = vit_scratch("predict", digits_run[0], digits_run[0] / "sample.png").lines[0].split("\t")[1]
+    assert said[1].startswith(f"[{{'label': '{expected.split()[0]}', ")
