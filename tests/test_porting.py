@@ -625,7 +625,9 @@ def test_nothing_says_where_the_cache_lies(from_hub):
 
 def test_only_what_is_needed_is_fetched(from_hub, hub):
     fetched = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/resolve/")}  # before it is fetched
-    assert fetched == {"config.json", "preprocessor_config.json", "model.safetensors", "B_16.npz", "pytorch_model.bin"}
+    configuration = {"config.json", "preprocessor_config.json"}
+    # The card of B_16 tells its license.
+    assert fetched == {*configuration, "model.safetensors", "B_16.npz", "pytorch_model.bin", "README.md"}
     of_tiny = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/acme/vit-tiny/resolve/")}
     assert of_tiny == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
