@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -263,19 +263,45 @@ def predict(
     model, processor, label_names = load_checkpoint(
         checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
     )
-    if torch.cuda.is_available() and precision != "int8":
-        torch.nn.Module.to(model, "cuda")
+    to_gpu(model)
     starts = range(0, len(files), batch_size)
     for start in tqdm(starts, unit="batch", leave=False, disable=None if len(starts) > 1 else True):
-        batch = [_read(file) for file in files[start : start + batch_size]]
-        readable = [image for image in batch if not isinstance(image, BadImageError)]
-        rows = iter(_top(model, processor, readable, min(top_k, len(label_names))) if readable else [])
-        for file, image in zip(files[start : start + batch_size], batch, strict=True):
-            if isinstance(image, BadImageError):
-                yield image
-                continue
-            scores, classes = next(rows)
-            yield Prediction(file, [label_names[index] for index in classes], scores)
+        yield from predict_batch(model, processor, label_names, files[start : start + batch_size], top_k)
+
+
+def to_gpu(model: PreTrainedModel | Int8Classifier) -> None:
+    """Move a classifier to the GPU, if there is one and the classifier can be there."""
+    if torch.cuda.is_available() and not isinstance(model, Int8Classifier):
+        torch.nn.Module.to(model, "cuda")
+
+
+def predict_batch(
+    model: PreTrainedModel | Int8Classifier,
+    processor: BaseImageProcessor,
+    label_names: list[str],
+    images: Sequence[Any],
+    top_k: int,
+) -> list[Prediction | BadImageError]:
+    """Say what is on images that are in memory together.
+
+    Args:
+        model, processor, label_names: those of `load_checkpoint`; several threads may use them at once.
+        images: what `read_image` takes, paths or rows `{"bytes": …, "path": …}`, whose paths are the files of the
+            results.
+        top_k: labels per image, at most as many as there are.
+    """
+    batch = [_read(image) for image in images]
+    readable = [image for image in batch if not isinstance(image, BadImageError)]
+    rows = iter(most_likely(model, processor, readable, min(top_k, len(label_names))) if readable else [])
+    results: list[Prediction | BadImageError] = []
+    for source, image in zip(images, batch, strict=True):
+        if isinstance(image, BadImageError):
+            results.append(image)
+            continue
+        scores, classes = next(rows)
+        file = source["path"] if isinstance(source, dict) else source
+        results.append(Prediction(file, [label_names[index] for index in classes], scores))
+    return results
 
 
 def image_files(images: list[str]) -> Iterator[str]:
@@ -297,15 +323,15 @@ def image_files(images: list[str]) -> Iterator[str]:
             raise ValueError(f"there is no image or folder {name}.")
 
 
-def _read(file: str):
+def _read(image: Any) -> Image.Image | BadImageError:
     try:
-        return read_image(file)
+        return read_image(image)
     except BadImageError as error:
         return error
 
 
 @torch.inference_mode()
-def _top(
+def most_likely(
     model: PreTrainedModel | Int8Classifier, processor: BaseImageProcessor, images: list, k: int
 ) -> list[tuple[list, list]]:
     """Probabilities and classes of the `k` most likely classes of each image."""
