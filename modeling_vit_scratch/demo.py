@@ -1,0 +1,333 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The page of `vit-scratch demo`: a classifier in the browser, for several users at once.
+
+This is the one file that imports Gradio. Images are read, prepared and classified by the code of `predict`; Gradio's
+components get the files as they were uploaded (`preprocess=False`), because they would decode these themselves, and
+differently. Nothing on the page needs the internet: system fonts, no telemetry, and scripts that Gradio serves itself.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from transformers import PreTrainedModel
+
+from .card import markdown, name_of
+from .images import BadImageError, pillow_silent, read_image
+from .inspection.attention import NoAttentionMapError, attention_map, overlay
+from .inspection.inputs import readable_size, seen_area, shown_input
+from .prediction import Prediction, load_checkpoint, most_likely, pixel_values, predict_batch, to_gpu, write_predictions
+
+# Classes that are shown of an image, and written to the CSV of many.
+TOP = 5
+# Class names in the head of the page.
+MOST_NAMED = 20
+# Pixels of the longer side of pictures on the page.
+LEAST_SIDE, MOST_SIDE = 384, 1024
+MOST_BYTES = "50mb"  # of an upload
+IMAGES_TOGETHER = 16
+# Seconds: how often uploads are looked through, and how old they become.
+DELETE_EVERY, DELETE_AFTER = 600, 3600
+# Users of whom each function serves so many at once, and so many wait; more are told that the page is busy.
+AT_ONCE, WAITING = 2, 64
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+CSS = """
+#message, #many-message { border-left: 4px solid var(--color-accent); padding: 4px 12px; }
+#upload img { width: 100%; height: 100%; object-fit: contain; }
+#attention img, #seen img { max-height: 420px; object-fit: contain; }
+"""
+ATTENTION, SEEN = "Attention", "What the model sees"
+ABOUT_ATTENTION = (
+    "Bright is what the attention of all blocks mixed into the answer most (attention rollout), whether it spoke for "
+    "the answer or against. Dark borders are cut off before the model sees the image."
+)
+
+
+@dataclass
+class Classifier:
+    """A checkpoint, as the page uses it.
+
+    Args:
+        title: the name over the page.
+        model, processor, label_names: those of `load_checkpoint`.
+    """
+
+    title: str
+    model: Any
+    processor: Any
+    label_names: list[str]
+
+    def look(self, upload: dict[str, Any] | None) -> tuple[Any, ...]:
+        """What the page shows of one image: message, probabilities, attention, about it, and the input of the model."""
+        nothing = (None, _picture(None, ATTENTION), gr.Markdown(visible=False), _picture(None, SEEN))
+        if upload is None:
+            return _message(), *nothing
+        try:
+            image = read_image(_as_row(upload))
+            [(scores, classes)] = most_likely(self.model, self.processor, [image], min(TOP, len(self.label_names)))
+        except ValueError as error:
+            return _message([str(error)]), *nothing
+        names = _told_apart([self.label_names[index] for index in classes])
+        attention, seen, notes = self.pictures(image)
+        about = gr.Markdown(visible=attention is not None)
+        shown = _picture(readable_size(seen, LEAST_SIDE, MOST_SIDE), f"{SEEN}: {seen.width} × {seen.height} pixels")
+        return _message(notes), dict(zip(names, scores, strict=True)), _picture(attention, ATTENTION), about, shown
+
+    def pictures(self, image: Image.Image) -> tuple[Image.Image | None, Image.Image, list[str]]:
+        """The attention laid over an image, the input of the model, and a note if there is no attention."""
+        batch = pixel_values(self.processor, [image]).to(self.model.device, self.model.dtype)
+        seen = shown_input(self.processor, batch[0])
+        try:
+            [heatmap] = attention_map(self.model, batch).cpu()
+        except NoAttentionMapError as error:
+            return None, seen, [str(error)]
+        area = seen_area(self.processor, image.size)
+        if area is None:  # the map is shown on what it is a map of
+            return overlay(readable_size(seen, LEAST_SIDE, MOST_SIDE), heatmap), seen, []
+        return overlay(readable_size(image, LEAST_SIDE, MOST_SIDE), heatmap, area), seen, []
+
+    def look_at_many(self, uploads: Sequence[dict[str, Any]] | None) -> tuple[Any, ...]:
+        """What the page shows of many images: a message that names the bad ones, a table, and the CSV."""
+        if not uploads:
+            return _message(), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+        rows: list[list[str]] = []
+        bad: list[str] = []
+
+        def predictions() -> Iterator[Prediction]:
+            for start in range(0, len(uploads), IMAGES_TOGETHER):
+                batch = [_as_row(upload) for upload in uploads[start : start + IMAGES_TOGETHER]]
+                for item in predict_batch(self.model, self.processor, self.label_names, batch, TOP):
+                    if isinstance(item, BadImageError):
+                        bad.append(str(item))
+                        continue
+                    rows.append([item.file, item.labels[0], f"{item.scores[0]:.2%}"])
+                    yield item
+
+        # Among the uploads, with which it is deleted.
+        file = os.path.join(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), "predictions.csv")
+        try:
+            write_predictions(predictions(), file)
+        except ValueError as error:  # of images that no processor makes alike
+            return _message([str(error)]), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+        return (
+            _message(bad),
+            gr.Dataframe(rows, visible=bool(rows)),
+            gr.DownloadButton(value=file, visible=bool(rows)),
+        )
+
+
+def _as_row(upload: dict[str, Any]) -> dict[str, Any]:
+    """An uploaded file as a row of an image column, under the name that it has for its user."""
+    name = upload.get("orig_name") or upload["path"]
+    return {"bytes": Path(upload["path"]).read_bytes(), "path": os.path.basename(name)}
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """The labels, which may be several classes' of the same name: the page wants each once."""
+    return [name if name not in names[:index] else f"{name} ({index + 1})" for index, name in enumerate(names)]
+
+
+def _message(sentences: Sequence[str] = ()) -> Any:
+    text = "\n\n".join(markdown(sentence) for sentence in sentences)
+    return gr.Markdown(text, visible=bool(text))
+
+
+def _picture(image: Image.Image | None, label: str) -> Any:
+    return gr.Image(image, label=label, visible=image is not None)
+
+
+def build_page(classifier: Classifier, examples: Sequence[str]) -> gr.Blocks:
+    """The page, not yet served.
+
+    Args:
+        classifier: what it shows.
+        examples: image files to try it with.
+    """
+    names = [markdown(name) for name in classifier.label_names[:MOST_NAMED]]
+    more = len(classifier.label_names) - len(names)
+    classes = ", ".join(names) + (f" and {more:,} more" if more else "")
+    head = f"An image classifier that tells apart **{len(classifier.label_names):,} classes**: {classes}."
+    with gr.Blocks(title=classifier.title, analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as page:
+        gr.Markdown(f"# {markdown(classifier.title)}\n\n{head}")
+        with gr.Tab("One image"):
+            _one_image(classifier, examples)
+        with gr.Tab("Many images"):
+            _many_images(classifier)
+    return page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+
+
+def _one_image(classifier: Classifier, examples: Sequence[str]) -> None:
+    with gr.Row():
+        with gr.Column():
+            upload = gr.Image(label="Image", type="filepath", height=320, elem_id="upload")
+            if examples:
+                gr.Examples([[example] for example in examples], [upload], cache_examples=False, label="Examples")
+        with gr.Column():
+            message = gr.Markdown(visible=False, elem_id="message")
+            label = gr.Label(label="Probabilities", num_top_classes=TOP, elem_id="probabilities")
+    with gr.Row():
+        options: dict[str, Any] = {"interactive": False, "format": "png", "visible": False}
+        attention = gr.Image(label=ATTENTION, elem_id="attention", buttons=["download", "fullscreen"], **options)
+        seen = gr.Image(label=SEEN, elem_id="seen", buttons=["download", "fullscreen"], **options)
+    about = gr.Markdown(ABOUT_ATTENTION, visible=False)
+    outputs = [message, label, attention, about, seen]
+    upload.change(classifier.look, [upload], outputs, preprocess=False, api_name="classify")
+
+
+def _many_images(classifier: Classifier) -> None:
+    gr.Markdown(f"The table has the most likely class of each image; the CSV has up to {TOP}.")
+    uploads = gr.File(label="Images", file_count="multiple", elem_id="uploads", height=200)
+    message = gr.Markdown(visible=False, elem_id="many-message")
+    download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_id="download")
+    table = gr.Dataframe(headers=["file", "label", "score"], interactive=False, visible=False, elem_id="table")
+    outputs = [message, table, download]
+    uploads.change(classifier.look_at_many, [uploads], outputs, preprocess=False, api_name="classify_many")
+
+
+def load_classifier(
+    checkpoint: str,
+    *,
+    title: str | None = None,
+    precision: str = "fp32",
+    token_merging: int | None = None,
+    trust_remote_code: bool = False,
+) -> Classifier:
+    """A checkpoint ready for the page; the arguments but `title`, the name over it, are those of `load_checkpoint`."""
+    model, processor, label_names = load_checkpoint(
+        checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
+    )
+    if isinstance(model, PreTrainedModel) and model.config.model_type != "vit_scratch":
+        model.set_attn_implementation("eager")  # transformers' own models have attention maps with no other
+    to_gpu(model)
+    return Classifier(title or name_of(checkpoint), model, processor, label_names)
+
+
+def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> list[str]:
+    """The examples of a page as PNG files, which every browser shows and which have no place or time in them.
+
+    Args:
+        checkpoint: whose own `sample.png` is the first example, if it has one.
+        examples: further image files.
+        folder: where to; made if it is missing.
+
+    Raises:
+        BadImageError: if one cannot be read.
+    """
+    own = os.path.join(checkpoint, "sample.png")
+    files = [*([own] if os.path.isfile(own) else []), *examples]
+    result = []
+    for index, file in enumerate(files, start=1):
+        place = folder / f"{index:02} {Path(file).stem}.png"
+        image = read_image(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(place)
+        result.append(str(place))
+    return result
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Where uploads lie while the page is served: a folder of this user's alone, deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="vit-scratch-demo-", ignore_cleanup_errors=True) as folder:
+        # Gradio takes these from the environment alone. It serves whatever is in the two folders, and asks itself
+        # whether it is there, which must not go by a proxy.
+        direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+        settings = {
+            "GRADIO_TEMP_DIR": f"{folder}/uploads",
+            "GRADIO_EXAMPLES_CACHE": f"{folder}/cache",
+            "no_proxy": f"{direct},localhost,127.0.0.1".lstrip(","),
+        }
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ |= settings
+        os.mkdir(settings["GRADIO_TEMP_DIR"])
+        try:
+            yield Path(folder)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _check_address(server_name: str, server_port: int) -> None:
+    """Refuse an address that is taken, before a model is loaded for it."""
+    try:
+        family, *_, address = socket.getaddrinfo(server_name.strip("[]"), server_port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"the page cannot be served at {server_name}, port {server_port}: {error.strerror}; name another one with "
+            "--server_name or --server_port."
+        ) from error
+
+
+def serve(
+    checkpoint: str,
+    *,
+    title: str | None = None,
+    examples: Sequence[str] = (),
+    server_name: str | None = None,
+    server_port: int | None = None,
+    precision: str = "fp32",
+    token_merging: int | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Serve the page of a checkpoint until a signal comes, and print its address.
+
+    Args:
+        checkpoint, precision, token_merging, trust_remote_code: those of `load_checkpoint`.
+        title: the name over the page; by default that of the checkpoint.
+        examples: image files to try it with, besides the checkpoint's own.
+        server_name: the address to listen at; by default `GRADIO_SERVER_NAME`, else 127.0.0.1, this machine alone.
+        server_port: by default `GRADIO_SERVER_PORT`, else the first that is free from 7860 on.
+
+    Raises:
+        ValueError: if the address is taken, the checkpoint will not do, or an example cannot be read.
+    """
+    if server_port is not None:
+        _check_address(server_name or "127.0.0.1", server_port)
+    classifier = load_classifier(
+        checkpoint,
+        title=title,
+        precision=precision,
+        token_merging=token_merging,
+        trust_remote_code=trust_remote_code,
+    )
+    with _private_folder() as folder, pillow_silent():
+        page = build_page(classifier, example_files(checkpoint, examples, folder / "examples"))
+        try:
+            _launch(page, server_name, server_port)
+            print(f"{classifier.title} is at {page.local_url}", flush=True)
+            page.server.thread.join()
+        finally:
+            page.close(verbose=False)
+
+
+def _launch(page: gr.Blocks, server_name: str | None, server_port: int | None) -> None:
+    page.launch(
+        server_name=server_name,
+        server_port=server_port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,  # else it is in hosted notebooks, at an address for everyone
+        inline=False,
+        max_file_size=MOST_BYTES,
+        theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
+        css=CSS,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+    )
