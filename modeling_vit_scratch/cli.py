@@ -254,7 +254,9 @@ def _export(argv: list[str]) -> int:
 def _demo(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch demo", description="Show a checkpoint on a page in the browser.")
     parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument("--examples", nargs="+", default=[], metavar="IMAGE", help="image files to try it with")
+    parser.add_argument(
+        "--examples", nargs="+", default=[], metavar="IMAGE", help="image files and folders to try it with"
+    )
     parser.add_argument("--title", help="name over the page (default: that of the checkpoint)")
     parser.add_argument("--space", metavar="DIR", help="write a folder that is ready to be a Hub Space, instead")
     parser.add_argument(
@@ -267,7 +269,7 @@ def _demo(argv: list[str]) -> int:
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     options = vars(parser.parse_args(argv))
     try:
-        from .demo import serve
+        from .serving import serve
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise

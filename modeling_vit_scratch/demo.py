@@ -1,16 +1,13 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The page of `vit-scratch demo`: a classifier in the browser, for several users at once.
 
-This is the one file that imports Gradio. Images are read, prepared and classified by the code of `predict`; Gradio's
-components get the files as they were uploaded (`preprocess=False`), because they would decode these themselves, and
-differently. Nothing on the page needs the internet: system fonts, no telemetry, and scripts that Gradio serves itself.
+Images are read, prepared and classified by the code of `predict`; the files come as they were uploaded
+(`preprocess=False`), because Gradio's components would decode them themselves, and differently. `serving.py` serves it.
 """
 
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,19 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from .card import markdown, name_of
-from .images import BadImageError, pillow_silent, read_image
+from .images import BadImageError, read_image
 from .inspection.attention import NoAttentionMapError, attention_map, overlay
 from .inspection.inputs import readable_size, seen_area, shown_input
-from .prediction import Prediction, load_checkpoint, most_likely, pixel_values, predict_batch, to_gpu, write_predictions
+from .prediction import (
+    Prediction,
+    image_files,
+    load_checkpoint,
+    most_likely,
+    pixel_values,
+    predict_batch,
+    to_gpu,
+    write_predictions,
+)
 
 # Classes that are shown of an image, and written to the CSV of many.
 TOP = 5
@@ -31,14 +37,11 @@ TOP = 5
 MOST_NAMED = 20
 # Pixels of the longer side of pictures on the page.
 LEAST_SIDE, MOST_SIDE = 384, 1024
-MOST_BYTES = "50mb"  # of an upload
 IMAGES_TOGETHER = 16
 # Seconds: how often uploads are looked through, and how old they become.
 DELETE_EVERY, DELETE_AFTER = 600, 3600
 # Users of whom each function serves so many at once, and so many wait; more are told that the page is busy.
 AT_ONCE, WAITING = 2, 64
-FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-MONO_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
 CSS = """
 #message, #many-message { border-left: 4px solid var(--color-accent); padding: 4px 12px; }
 #upload img { width: 100%; height: 100%; object-fit: contain; }
@@ -215,14 +218,14 @@ def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> lis
 
     Args:
         checkpoint: whose own `sample.png` is the first example, if it has one.
-        examples: further image files.
+        examples: further image files, and folders of them.
         folder: where to; made if it is missing.
 
     Raises:
-        BadImageError: if one cannot be read.
+        ValueError: if one cannot be read, or is not there.
     """
     own = os.path.join(checkpoint, "sample.png")
-    files = [*([own] if os.path.isfile(own) else []), *examples]
+    files = [*([own] if os.path.isfile(own) else []), *image_files(list(examples))]
     result = []
     for index, file in enumerate(files, start=1):
         place = folder / f"{index:02} {Path(file).stem}.png"
@@ -231,103 +234,3 @@ def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> lis
         image.save(place)
         result.append(str(place))
     return result
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """Where uploads lie while the page is served: a folder of this user's alone, deleted at the end."""
-    with tempfile.TemporaryDirectory(prefix="vit-scratch-demo-", ignore_cleanup_errors=True) as folder:
-        # Gradio takes these from the environment alone. It serves whatever is in the two folders, and asks itself
-        # whether it is there, which must not go by a proxy.
-        direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-        settings = {
-            "GRADIO_TEMP_DIR": f"{folder}/uploads",
-            "GRADIO_EXAMPLES_CACHE": f"{folder}/cache",
-            "no_proxy": f"{direct},localhost,127.0.0.1".lstrip(","),
-        }
-        before = {name: os.environ.get(name) for name in settings}
-        os.environ |= settings
-        os.mkdir(settings["GRADIO_TEMP_DIR"])
-        try:
-            yield Path(folder)
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
-
-
-def _check_address(server_name: str, server_port: int) -> None:
-    """Refuse an address that is taken, before a model is loaded for it."""
-    try:
-        family, *_, address = socket.getaddrinfo(server_name.strip("[]"), server_port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ValueError(
-            f"the page cannot be served at {server_name}, port {server_port}: {error.strerror}; name another one with "
-            "--server_name or --server_port."
-        ) from error
-
-
-def serve(
-    checkpoint: str,
-    *,
-    title: str | None = None,
-    examples: Sequence[str] = (),
-    server_name: str | None = None,
-    server_port: int | None = None,
-    precision: str = "fp32",
-    token_merging: int | None = None,
-    trust_remote_code: bool = False,
-) -> None:
-    """Serve the page of a checkpoint until a signal comes, and print its address.
-
-    Args:
-        checkpoint, precision, token_merging, trust_remote_code: those of `load_checkpoint`.
-        title: the name over the page; by default that of the checkpoint.
-        examples: image files to try it with, besides the checkpoint's own.
-        server_name: the address to listen at; by default `GRADIO_SERVER_NAME`, else 127.0.0.1, this machine alone.
-        server_port: by default `GRADIO_SERVER_PORT`, else the first that is free from 7860 on.
-
-    Raises:
-        ValueError: if the address is taken, the checkpoint will not do, or an example cannot be read.
-    """
-    if server_port is not None:
-        _check_address(server_name or "127.0.0.1", server_port)
-    classifier = load_classifier(
-        checkpoint,
-        title=title,
-        precision=precision,
-        token_merging=token_merging,
-        trust_remote_code=trust_remote_code,
-    )
-    with _private_folder() as folder, pillow_silent():
-        page = build_page(classifier, example_files(checkpoint, examples, folder / "examples"))
-        try:
-            _launch(page, server_name, server_port)
-            print(f"{classifier.title} is at {page.local_url}", flush=True)
-            page.server.thread.join()
-        finally:
-            page.close(verbose=False)
-
-
-def _launch(page: gr.Blocks, server_name: str | None, server_port: int | None) -> None:
-    page.launch(
-        server_name=server_name,
-        server_port=server_port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,  # else it is in hosted notebooks, at an address for everyone
-        inline=False,
-        max_file_size=MOST_BYTES,
-        theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
-        css=CSS,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        ssr_mode=False,
-    )

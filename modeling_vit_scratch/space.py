@@ -26,7 +26,7 @@ To see it before it is published: pip install gradio=={gradio} -r requirements.t
 
 from pathlib import Path
 
-from modeling_vit_scratch.demo import serve
+from modeling_vit_scratch.serving import serve
 
 HERE = Path(__file__).resolve().parent
 
