@@ -255,7 +255,7 @@ def _demo(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch demo", description="Show a checkpoint on a page in the browser.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument(
-        "--examples", nargs="+", default=[], metavar="IMAGE", help="image files and folders to try it with"
+        "--examples", nargs="*", default=[], metavar="IMAGE", help="image files and folders to try it with"
     )
     parser.add_argument("--title", help="name over the page (default: that of the checkpoint)")
     parser.add_argument("--space", metavar="DIR", help="write a folder that is ready to be a Hub Space, instead")

@@ -24,16 +24,20 @@ APP = '''"""The page of an image classifier, written by `vit-scratch demo --spac
 To see it before it is published: pip install gradio=={gradio} -r requirements.txt, and python app.py.
 """
 
+import sys
 from pathlib import Path
 
-from modeling_vit_scratch.serving import serve
+from modeling_vit_scratch.cli import main
 
 HERE = Path(__file__).resolve().parent
 
-serve(
+command = [
+    "demo",
     {checkpoint},
-    examples=sorted(map(str, (HERE / "examples").glob("*.png"))),
-{options})
+{flags}    "--examples",
+    *sorted(map(str, (HERE / "examples").glob("*.png"))),
+]
+sys.exit(main(command))
 '''
 
 
@@ -86,18 +90,17 @@ def write_space(
 
 
 def _app(title: str, hub_id: str | None, options: dict[str, Any]) -> str:
-    defaults = {"precision": "fp32", "token_merging": None, "trust_remote_code": False}
-    arguments = {"title": title} | {name: value for name, value in options.items() if value != defaults[name]}
+    flags = [f"--title={title}", f"--precision={options['precision']}"]
+    if options["token_merging"] is not None:
+        flags.append(f"--token_merging={options['token_merging']}")
+    if options["trust_remote_code"]:
+        flags.append("--trust_remote_code")
     return APP.format(
         gradio=version("gradio"),
-        checkpoint='str(HERE / "checkpoint")' if hub_id is None else _literal(hub_id),
-        options="".join(f"    {name}={_literal(value)},\n" for name, value in arguments.items()),
+        checkpoint='str(HERE / "checkpoint")' if hub_id is None else json.dumps(hub_id),
+        # As JSON, a text is one of Python, too.
+        flags="".join(f"    {json.dumps(flag, ensure_ascii=False)},\n" for flag in flags),
     )
-
-
-def _literal(value: Any) -> str:
-    """A value as Python code has it, texts between double quotes."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _write_code(folder: Path) -> None:
