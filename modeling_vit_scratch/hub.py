@@ -27,7 +27,7 @@ from .publishing_vit_scratch import CARD, PICTURES, PROCESSOR, Published, plain_
 
 # What to fetch of a repository: its configuration, its card (for the license) and its weights, and those in safetensors
 # if there are such.
-CONFIGURATIONS = ["config.json", "preprocessor_config.json", "model.safetensors.index.json", "README.md"]
+CONFIGURATIONS = ["config.json", "preprocessor_config.json", "model.safetensors.index.json"]
 SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.
 WAITS = (1.0, 5.0, 20.0)
@@ -69,9 +69,9 @@ def fetched(source: str, revision: str | None = None) -> Path:
             raise ValueError(f"revision {revision} is of a model on the Hub, and {source} is on this machine.")
         return Path(source)
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=CONFIGURATIONS + SAFETENSORS)
+        folder = snapshot_download(name, revision=revision, allow_patterns=[CARD, *CONFIGURATIONS, *SAFETENSORS])
         if not any(Path(folder).glob("*.safetensors")):
-            folder = snapshot_download(name, revision=revision, allow_patterns=CONFIGURATIONS + OTHER_WEIGHTS)
+            folder = snapshot_download(name, revision=revision, allow_patterns=[CARD, *CONFIGURATIONS, *OTHER_WEIGHTS])
     except Exception as error:  # the libraries below raise many kinds
         raise ValueError(f"there is no folder {name}, and {_reason(name, revision, error)}.") from error
     if not any(path for pattern in OTHER_WEIGHTS for path in Path(folder).glob(pattern)):

@@ -64,13 +64,16 @@ def read_image(image: Any) -> Image.Image:
         BadImageError: if it is missing, empty, corrupt, truncated, of 32-bit values (whose range is unknown), or so
             large that it may be a decompression bomb.
     """
-    with _pillow_silent():
+    with pillow_silent():
         return _decoded(image)
 
 
 @contextmanager
-def _pillow_silent() -> Iterator[None]:
-    """No warnings of Pillow's, about odd metadata for the most part: an image is readable or it is not."""
+def pillow_silent() -> Iterator[None]:
+    """No warnings of Pillow's, about odd metadata for the most part: an image is readable or it is not.
+
+    The filters of warnings are not each thread's own: who reads in several threads sets them once, around these.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # they name no image, and what is bad raises anyway
         yield
@@ -132,8 +135,7 @@ def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
 
     bad: dict[int, str] = {}
     bar = tqdm(total=dataset.num_rows, desc=description, unit="image", leave=False, disable=None)
-    # The filters of warnings are not each thread's own: set them once, outside the threads.
-    with _pillow_silent(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, bar:
+    with pillow_silent(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, bar:
         batches = (batch["image"] for batch in dataset.select_columns("image").iter(CHECKED_TOGETHER))
         for start, images in zip(range(0, dataset.num_rows, CHECKED_TOGETHER), batches, strict=True):
             for row, found in enumerate(pool.map(problem, images), start):

@@ -321,6 +321,33 @@ class Classifier:
                 for number in batch
             ]
 
+    def predict_batch(self, images: Sequence[Any], top_k: int) -> list[Prediction | BadImageError]:
+        """Say what is on images that are in memory together; several threads may ask at once.
+
+        Args:
+            images: what `read_image` takes, paths or rows `{"bytes": …, "path": …}`, whose paths are the files of the
+                results.
+            top_k: labels per image, at most as many as there are.
+        """
+        results: list[Any] = []
+        for image in images:
+            try:
+                results.append(read_image(image))
+            except BadImageError as error:
+                results.append(error)
+        readable = [image for image in results if not isinstance(image, BadImageError)]
+        rows = iter(self.most_likely(readable, top_k) if readable else [])
+        return [
+            result
+            if isinstance(result, BadImageError)
+            else self._prediction(image["path"] if isinstance(image, dict) else image, *next(rows))
+            for image, result in zip(images, results, strict=True)
+        ]
+
+    def most_likely(self, images: list[Image.Image], top_k: int) -> list[tuple[list[float], list[int]]]:
+        """Probabilities and classes of the most likely classes of each image, RGB; at most as many as there are."""
+        return self._top(pixel_values(self.processor, images), min(top_k, len(self.label_names)))
+
     @torch.inference_mode()
     def _top(self, pixels: Tensor, k: int) -> list[tuple[list[float], list[int]]]:
         """Probabilities and classes of the `k` most likely classes of each image of a batch (B, C, H, W)."""

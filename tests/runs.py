@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -104,6 +105,9 @@ class Run:
 
     def __init__(self, arguments: Sequence[object], folder: Path, before: str = ""):
         self.files = [folder / f".{uuid.uuid4()}.{stream}" for stream in ("out", "err")]
+        self.start(arguments, before)
+
+    def start(self, arguments: Sequence[object], before: str) -> None:
         target = (list(map(str, arguments)), before, *map(str, self.files))
         self.process = FORKS.Process(target=_run_alone, args=target)
         self.process.start()
@@ -112,6 +116,25 @@ class Run:
         """Wait for the end; a negative status is the signal that killed the process."""
         self.process.join()
         return Result(self.process.exitcode, *(file.read_text(encoding="utf-8") for file in self.files))
+
+
+class Service(Run):
+    """A command that goes on after its first line, `first`, which is waited for; it is ended by a signal."""
+
+    def start(self, arguments: Sequence[object], before: str) -> None:
+        os.mkfifo(self.files[0])
+        super().start(arguments, before)
+        self.out = self.files[0].open(encoding="utf-8")
+        self.first = self.out.readline()
+        assert self.first, self.files[1].read_text(encoding="utf-8")
+
+    def end(self, number: int = signal.SIGTERM) -> Result:
+        """End it by a signal, and give what it printed after the first line."""
+        os.kill(self.process.pid, number)
+        with self.out:
+            rest = self.out.read()
+        self.process.join()
+        return Result(self.process.exitcode, rest, self.files[1].read_text(encoding="utf-8"))
 
 
 def _run_alone(arguments: list[str], before: str, out: str, err: str) -> None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The command line as such: verbs, help, exit statuses, and one line for every mistake.
 
-What the verbs do is in test_training.py and test_prediction.py; what recipes may say is in test_recipes.py.
+What the verbs do is in test_training.py, test_prediction.py and others; what recipes may say is in test_recipes.py.
 """
 
 import os
@@ -32,7 +32,7 @@ def test_without_a_verb_it_asks_for_one():
 
 def test_an_unknown_verb_is_answered_with_those_that_there_are():
     line = refused("trian", "digits")
-    verbs = "train, pretrain, evaluate, predict, import, export, push"
+    verbs = "train, pretrain, evaluate, predict, import, export, push, demo"
     assert line == f"vit-scratch: there is no verb 'trian', the verbs are {verbs}; see vit-scratch --help."
 
 
@@ -63,6 +63,7 @@ def test_help_names_the_verbs_and_how_to_ask_them():
         ),
         (("evaluate",), ["usage: vit-scratch evaluate", "checkpoint", "data", "--split", "--batch_size"]),
         (("predict",), ["usage: vit-scratch predict", "checkpoint", "images", "--top_k", "--output", ".parquet"]),
+        (("demo",), ["usage: vit-scratch demo", "checkpoint", "--examples", "--space", "--server_name", "--port"]),
     ],
 )
 def test_every_verb_explains_itself(verb, flag, said):
@@ -107,6 +108,8 @@ def test_training_needs_a_recipe_first():
         (("predict", "checkpoint", "image", "--top_k", "many"), "must be a whole number from 1 on, got 'many'"),
         (("predict", "checkpoint", "image", "--top-k", "-1"), "must be a whole number from 1 on, got '-1'"),
         (("predict", "checkpoint", "image", "--output"), "argument --output: expected one argument"),
+        (("demo",), "the following arguments are required: checkpoint; see vit-scratch demo --help."),
+        (("demo", "checkpoint", "--port", "http"), "must be a whole number from 0 on, got 'http'"),
     ],
 )
 def test_a_mistake_is_answered_in_one_line(arguments, said, tmp_path, monkeypatch):

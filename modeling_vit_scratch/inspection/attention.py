@@ -1,0 +1,153 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Where a classifier's attention goes: attention rollout, as numbers and as a picture.
+
+Rollout follows the attention from what the head reads back through the blocks to the patches (Abnar and Zuidema 2020,
+"Quantifying Attention Flow in Transformers", arXiv 2005.00928, section 3). It says which patches were mixed into the
+result, not whether they spoke for it or against.
+
+Shapes: B batch, C channels, H and W image height and width in pixels, N patches, T tokens (N, and those in front of the
+patches), D width, A attention heads.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..additions_vit_scratch import AttentionPooling
+from ..layers_vit_scratch import height_width
+
+COLOURS = "inferno"
+# How much of the colours there is where the map is lowest and highest; the rest is the image.
+LEAST_OPACITY, MOST_OPACITY = 0.35, 0.75
+# How bright the image is where the model does not see it.
+UNSEEN = 0.35
+
+
+class NoAttentionMapError(ValueError):
+    """A model of which no attention map can be made; its text is one sentence that says why."""
+
+
+def attention_rollout(attentions: Sequence[Tensor], reading: Tensor) -> Tensor:
+    """How much of each token there is in what the head reads.
+
+    A block mixes the tokens by the mean of its heads, half and half with the tokens as they came, for the skip
+    connection. The product of these matrices is never made: only the rows that are read are followed.
+
+    Args:
+        attentions: the probabilities of each block, (B, A, T, T), rows summing to one.
+        reading: (B, T), the shares in which the head reads the tokens.
+
+    Returns:
+        (B, T); it sums to what `reading` sums to.
+    """
+    for probabilities in reversed(attentions):
+        mixing = probabilities.float().mean(dim=1)  # (B, T, T)
+        reading = 0.5 * reading + 0.5 * (reading.unsqueeze(1) @ mixing).squeeze(1)
+    return reading
+
+
+@torch.inference_mode()
+def attention_map(model: Any, pixel_values: Tensor) -> Tensor:
+    """The rollout on the patches of the images: (B, C, H, W) -> (B, rows, columns).
+
+    What it starts from is what the head reads: the [CLS] token, the mean of the patches or of all tokens, joined
+    tokens in equal parts, or for attention pooling the patches in the shares in which the pooling itself attends to
+    them. Tokens in front of the patches are left out at the end, so the sum is at most 1.
+
+    With token merging it is the map of the merged model, exactly: a merged token is the mean of its patches, and our
+    models share the attention that it gets equally among them.
+
+    Of transformers' other models the first token is taken for [CLS] if there is one in front of the patches; they have
+    maps with the attention kernel "eager" alone.
+
+    Args:
+        model: a classifier; neither its weights nor its settings are changed.
+        pixel_values: as the image processor makes them.
+
+    Raises:
+        NoAttentionMapError: if the model has no attention of all tokens to all others, or does not return it.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise NoAttentionMapError("There is no attention map of a model in this precision.")
+    kind = f"There is no attention map of a model of type {model.config.model_type}"
+    if not all(hasattr(model.config, name) for name in ("patch_size", "num_attention_heads")):
+        raise NoAttentionMapError(f"{kind}: it has no patches that attend to one another.")
+    outputs = model.base_model(pixel_values, output_attentions=True, return_dict=True)
+    attentions: Sequence[Any] = outputs.attentions or (None,)
+    if any(probabilities is None for probabilities in attentions):
+        raise NoAttentionMapError(f"{kind}: it does not return its attention.")
+    rows, columns = (
+        pixels // patch
+        for pixels, patch in zip(pixel_values.shape[2:], height_width(model.config.patch_size), strict=True)
+    )
+    tokens = attentions[0].shape[-1]
+    num_prefix_tokens = tokens - rows * columns
+    shape = [len(pixel_values), tokens, tokens]
+    square = all(item.ndim == 4 and [len(item), *item.shape[2:]] == shape for item in attentions)
+    if not square or num_prefix_tokens < 0:
+        raise NoAttentionMapError(f"{kind}: its patches do not all attend to one another.")
+    reading = _reading(model, outputs, num_prefix_tokens)  # (B, T)
+    return attention_rollout(attentions, reading)[:, num_prefix_tokens:].unflatten(1, (rows, columns))
+
+
+def _reading(model: PreTrainedModel, outputs: Any, num_prefix_tokens: int) -> Tensor:
+    """The shares in which the head reads the tokens: (B, T)."""
+    batch, _, _, tokens = outputs.attentions[0].shape
+    unit = torch.eye(tokens, device=outputs.attentions[0].device)[None]  # (1, T, T): a vector for each token
+    if model.config.model_type != "vit_scratch":
+        return (unit[:, 0] if num_prefix_tokens else unit.mean(dim=1)).expand(batch, -1)
+    body: Any = model.base_model
+    pool = body.pooler.pool
+    if isinstance(pool, AttentionPooling):
+        patches = outputs.last_hidden_state[:, num_prefix_tokens:]
+        return F.pad(_gathering(pool, patches), (num_prefix_tokens, 0))
+    # What the pooling makes of unit vectors are the shares, of each of the vectors that it joins: (1, T) or (1, 2 T).
+    return pool(unit).unflatten(1, (-1, tokens)).mean(dim=1).expand(batch, -1)
+
+
+def _gathering(pool: AttentionPooling, patches: Tensor) -> Tensor:
+    """How the query of `AttentionPooling` attends to the patches, as the mean of its heads: (B, N, D) -> (B, N)."""
+    query = pool.query_proj(pool.query).unflatten(2, (pool.num_heads, -1)).transpose(1, 2)  # (1, A, 1, D / A)
+    key = pool.key_value_proj(patches).chunk(2, dim=-1)[0]  # (B, N, D)
+    key = key.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)  # (B, A, N, D / A)
+    scores = query @ key.transpose(2, 3) * key.shape[-1] ** -0.5  # (B, A, 1, N)
+    return scores.float().softmax(dim=-1).mean(dim=1).squeeze(1)
+
+
+def overlay(
+    image: Image.Image, heatmap: Tensor | np.ndarray, area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+) -> Image.Image:
+    """Lay a map over an image, which becomes grey, in colours from black over red to yellow, opaque where it is high.
+
+    Args:
+        image: RGB.
+        heatmap: (rows, columns), any numbers: the lowest of them becomes black, the highest yellow, and numbers that
+            are all the same black.
+        area: (left, top, right, bottom) of the map as shares of the image's width and height; what lies outside is
+            darkened.
+
+    Returns:
+        An image of the size of `image`.
+    """
+    from matplotlib import colormaps  # takes a moment, and who wants the numbers does not need it
+
+    values = np.asarray(heatmap, dtype=np.float64)
+    values = ((values - values.min()) / (np.ptp(values) or 1.0)).astype(np.float32)
+    left, right = (round(share * image.width) for share in area[::2])
+    top, bottom = (round(share * image.height) for share in area[1::2])
+    smooth = Image.fromarray(values).resize((max(right - left, 1), max(bottom - top, 1)), Image.Resampling.BICUBIC)
+    strengths = Image.new("F", image.size, math.nan)
+    strengths.paste(smooth, (left, top))
+    strength = np.asarray(strengths).clip(0, 1)  # (height, width); bicubic interpolation overshoots
+    colours = colormaps[COLOURS](strength)[..., :3]  # (height, width, 3)
+    opacity = (LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * strength)[..., None]
+    pixels = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
+    mixed = np.where(np.isnan(opacity), UNSEEN * pixels, (1 - opacity) * pixels + opacity * colours)
+    return Image.fromarray((255 * mixed).round().astype(np.uint8))
