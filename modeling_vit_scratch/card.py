@@ -56,14 +56,14 @@ def write_import_card(
         origin=f"imported from {markdown(name_of(source))}, a checkpoint of {lineage}",
         vit_scratch_version=__version__,
         sample="photo.jpg",
-        labels=_named_labels(model.config.id2label) if classifies else [],
+        labels=named_labels(model.config.id2label) if classifies else [],
         classifies=classifies,
         notes=[markdown(note) for note in notes],
     )
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
-def _named_labels(id2label: dict[Any, str]) -> list[str]:
+def named_labels(id2label: dict[Any, str]) -> list[str]:
     """The labels in the order of the logits, unless they are the names that transformers makes up."""
     names = [label for _, label in sorted(id2label.items())]
     return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else [markdown(name) for name in names]
