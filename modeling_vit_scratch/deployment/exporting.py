@@ -136,7 +136,7 @@ def export_classifier(
             left_out=measured.left_out if measured is not None else [],
         )
         write_card(Path(output).resolve().name, facts, label_names, folder)
-        sizes = [f"{path.name} ({path.stat().st_size / 1e6:,.1f} MB)" for path in sorted(folder.glob("model*"))]
+        sizes = [f"{path.name} ({_size(path)})" for path in sorted(folder.glob("model*"))]
     return [
         *export_lines(facts),
         f"written    {output}: {', '.join(sizes)} and README.md, with the Python that uses it",
@@ -156,6 +156,11 @@ def export_lines(facts: Facts) -> list[str]:
     elif facts.format == "onnx-int8":
         lines.append("note       what the integers cost on images was not measured: --calibrate DATA does that")
     return [*lines, *(f"left out   {sentence}" for sentence in facts.left_out)]
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def _clause(sentence: str) -> str:
