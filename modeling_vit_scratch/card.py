@@ -61,7 +61,7 @@ def write_import_card(
         origin=f"imported from {markdown(name_of(without_scheme(source)))}, a checkpoint of {lineage}",
         vit_scratch_version=__version__,
         sample="photo.jpg",
-        labels=_named_labels(model.config.id2label) if classifies else [],
+        labels=named_labels(model.config.id2label) if classifies else [],
         classifies=classifies,
         notes=[markdown(note) for note in notes],
     )
@@ -94,7 +94,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
         return {}  # none, or not one of a model
 
 
-def _named_labels(id2label: dict[Any, str]) -> list[str]:
+def named_labels(id2label: dict[Any, str]) -> list[str]:
     """The labels in the order of the logits, unless they are the names that transformers makes up."""
     names = [label for _, label in sorted(id2label.items())]
     return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else [markdown(name) for name in names]

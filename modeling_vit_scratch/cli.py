@@ -95,7 +95,7 @@ def _by_recipe(argv: list[str], verb: str) -> int:
         from .pretraining import pretrain
 
         run = pretrain
-    with _stoppable():
+    with stoppable():
         run(arguments)
     return 0
 
@@ -119,14 +119,19 @@ def _add_batch_size(parser: Parser) -> None:
     )
 
 
-def _evaluate(argv: list[str]) -> int:
-    parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
-    parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
+def add_data(parser: Parser) -> None:
+    """Flags that say which images of labelled data are meant."""
     parser.add_argument("--split", help="train, validation or test (default: test, else validation, else all images)")
     parser.add_argument("--data_config_name", dest="config_name", help="configuration of a Hub dataset")
     parser.add_argument("--image_column_name", help="column of the images (default: found by itself)")
     parser.add_argument("--label_column_name", help="column of the labels (default: found by itself)")
+
+
+def _evaluate(argv: list[str]) -> int:
+    parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
+    add_data(parser)
     _add_batch_size(parser)
     parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
     _add_speed(parser)
@@ -136,7 +141,7 @@ def _evaluate(argv: list[str]) -> int:
     from .prediction import evaluate
     from .report import results_lines
 
-    with _stoppable():
+    with stoppable():
         results = evaluate(**vars(arguments))
     for sentence in results.left_out:
         print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
@@ -161,7 +166,7 @@ def _predict(argv: list[str]) -> int:
     _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     options = vars(parser.parse_args(argv))
-    with _stoppable():
+    with stoppable():
         return _print_predictions(options) if options["output"] is None else _write_predictions(options)
 
 
@@ -238,35 +243,16 @@ def _import(argv: list[str]) -> int:
         enable_progress_bars()  # of downloads, which take long
     options = vars(arguments)
     options["config_overrides"] = parse_overrides(arguments.config_overrides)
-    with _stoppable():
+    with stoppable():
         imported = import_checkpoint(**options)
     print(*import_lines(imported, arguments.source, arguments.output), sep="\n")
     return 0
 
 
 def _export(argv: list[str]) -> int:
-    parser = Parser(
-        prog="vit-scratch export", description="Write a checkpoint as one that another library loads itself."
-    )
-    parser.add_argument("checkpoint", help="folder or Hub id")
-    parser.add_argument("output", help="new folder")
-    parser.add_argument("--format", required=True, choices=("transformers", "timm"), help="the other library")
-    parser.add_argument(
-        "--config_overrides",
-        "--config-overrides",
-        metavar="NAME=VALUE,…",
-        default="",
-        help="fields of the configuration to change, as far as the weights allow: 'layer_norm_eps=1e-6'",
-    )
-    options = vars(parser.parse_args(argv))
-    from .arguments import parse_overrides
-    from .porting import export_checkpoint
+    from .deployment.command import export
 
-    options["config_overrides"] = parse_overrides(options["config_overrides"])
-    with _stoppable():
-        lines = export_checkpoint(**options)
-    print(*lines, sep="\n")
-    return 0
+    return export(argv)
 
 
 def _push(argv: list[str]) -> int:
@@ -295,7 +281,7 @@ def _push(argv: list[str]) -> int:
     check_checkpoint(options["checkpoint"])
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long
-    with _stoppable():
+    with stoppable():
         published = push(**options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr))
     print(*push_lines(published), sep="\n")
     return 0
@@ -327,7 +313,7 @@ def _demo(argv: list[str]) -> int:
     from .space import write_space
 
     space, address = options.pop("space"), {name: options.pop(name) for name in ("server_name", "server_port")}
-    with _stoppable():
+    with stoppable():
         if space is None:
             serve(**options, **address)
         elif any(value is not None for value in address.values()):
@@ -338,7 +324,7 @@ def _demo(argv: list[str]) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Let what was begun be undone when the process is asked to end, as schedulers do."""
     from .interruption import Interrupted
 
@@ -379,7 +365,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
     "import": (_import, "load the weights of another library"),
-    "export": (_export, "write a checkpoint for another library"),
+    "export": (_export, "write a checkpoint for another library, or as a file that runs without any"),
     "push": (_push, "publish a checkpoint on the Hub"),
     "demo": (_demo, "show a checkpoint on a page in the browser"),
 }

@@ -103,6 +103,11 @@ def load_unlabelled(
     return splits
 
 
+def is_unlabelled_folder(folder: Path) -> bool:
+    """Whether a folder holds images and nothing else that could be classes or a table."""
+    return folder.is_dir() and _is_image_folder(str(folder)) and _holds_images(folder) and not _subfolders(folder)
+
+
 # --- The sources -----------------------------------------------------------------------------------------------------
 
 

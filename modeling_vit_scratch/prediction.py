@@ -172,6 +172,42 @@ def evaluate(
     model, processor, label_names = load_checkpoint(
         checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
     )
+    dataset, name, shown = labelled_split(
+        data,
+        label_names,
+        split=split,
+        config_name=config_name,
+        image_column_name=image_column_name,
+        label_column_name=label_column_name,
+    )
+    readable, left_out = without_bad_images(DatasetDict({name: dataset}), strict=strict_images)
+    results = predict_dataset(model, processor, shown, readable[name], batch_size)
+    results.left_out = left_out
+    return results
+
+
+def labelled_split(
+    data: str,
+    label_names: list[str],
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+) -> tuple[Dataset, str, str]:
+    """Labelled images to score a checkpoint on.
+
+    Args:
+        data, config_name, image_column_name, label_column_name: those of `load_images`.
+        label_names: the classes of the checkpoint, which the labels will index.
+        split: which split; by default `test` if there is one, else `validation`, else all images.
+
+    Returns:
+        The images, the name of their split, and its name for people.
+
+    Raises:
+        ValueError: if the data or the split will not do, or has labels that the checkpoint does not know.
+    """
     splits = load_images(
         data,
         config_name=config_name,
@@ -182,13 +218,9 @@ def evaluate(
     name = split or next(name for name in ("test", "validation", "train") if name in splits)
     if name not in splits:
         raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
-    dataset = relabelled(splits[name], label_names, f"the {name} split of {data}")
-    readable, left_out = without_bad_images(DatasetDict({name: dataset}), strict=strict_images)
     # Images that are in no split were not trained on for all we know: do not call them "train".
     shown = ALL if split is None and list(splits) == ["train"] else name
-    results = predict_dataset(model, processor, shown, readable[name], batch_size)
-    results.left_out = left_out
-    return results
+    return relabelled(splits[name], label_names, f"the {name} split of {data}"), name, shown
 
 
 def predict_dataset(

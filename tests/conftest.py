@@ -72,3 +72,17 @@ def digits_run(tmp_path_factory):
     result = vit_scratch("train", "digits", *SMALL, *flags)
     assert result.status == 0, result.err
     return folder, result
+
+
+@pytest.fixture(scope="session")
+def digits_exports(digits_run, tmp_path_factory):
+    """That run as ONNX and as a program of torch.export, as the command line makes them: folders, what was printed."""
+    from runs import vit_scratch
+
+    root = tmp_path_factory.mktemp("exports")
+    folders = {"onnx": root / "digits-onnx", "torch-export": root / "digits-torch"}
+    results = {}
+    for name, folder in folders.items():
+        results[name] = vit_scratch("export", digits_run[0], folder, "--format", name)
+        assert results[name].status == 0, results[name].err
+    return folders, results

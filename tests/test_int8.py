@@ -8,7 +8,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.deployment import int8
+from modeling_vit_scratch.deployment import int8, onnx_file
 from modeling_vit_scratch.deployment.int8 import Int8Classifier
 from modeling_vit_scratch.prediction import evaluate, load_checkpoint
 
@@ -126,7 +126,7 @@ def test_an_unknown_precision_is_refused(checkpoint, folder, verb):
 
 
 def test_without_onnx_runtime_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(int8, "NEEDED", ("onnx", "onnxruntime_that_nobody_has"))
+    monkeypatch.setattr(onnx_file, "NEEDED", ("onnx", "onnxruntime_that_nobody_has"))
     with pytest.raises(ValueError, match=r"int8 needs onnxruntime_that_nobody_has: pip install 'vit-scratch\[onnx\]'"):
         Int8Classifier(tiny(), images(2))
 

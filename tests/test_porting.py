@@ -290,7 +290,7 @@ def test_notes_are_printed_and_stand_in_the_card(ours, tmp_path):
 
 def test_the_verbs_are_listed_with_the_others():
     text = " ".join(vit_scratch("--help").out.split())
-    assert "import: load the weights of another library; export: write a checkpoint for another library" in text
+    assert "import: load the weights of another library; export: write a checkpoint for another library, or as" in text
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_the_verbs_are_listed_with_the_others():
             "import",
             ["source", "output", "--format", "--image_size", "--num_labels", "--config_overrides", "--revision"],
         ),
-        ("export", ["checkpoint", "output", "--format {transformers,timm}"]),
+        ("export", ["checkpoint", "output", "--format {transformers,timm,onnx,onnx-int8,torch-export}"]),
     ],
 )
 def test_the_verbs_explain_themselves(verb, said):

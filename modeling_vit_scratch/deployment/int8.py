@@ -1,17 +1,13 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""A classifier whose blocks multiply 8-bit integers, on the CPU: ONNX Runtime's dynamic quantization.
+"""A classifier whose linear layers multiply 8-bit integers, on the CPU: ONNX Runtime's dynamic quantization.
 
-The weights of the blocks' linear layers become integers with one scale per output channel, once; what they multiply
-becomes integers with one scale per call, as it comes. All else, attention scores and head among it, stays fp32, so
-nothing needs calibration data.
+The weights of the linear layers become integers with one scale per output channel, once; what they multiply becomes
+integers with one scale per call, as it comes. All else, patch embedding and attention scores among it, stays fp32, so
+nothing needs calibration data. Scales of activations that are fixed beforehand, from such data, were no faster and
+rounded more (docs/deployment.md).
 """
 
-import importlib.util
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,56 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-OPSET = 20
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values).logits
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out what torch's exporter and ONNX Runtime's quantization say of their own calls: users cannot mend it."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def write_onnx(model: PreTrainedModel, example: Tensor, file: Path) -> None:
-    """Write a classifier as ONNX, for batches of any size: `pixel_values` (B, C, H, W) to `logits` (B, K).
-
-    Args:
-        model: the classifier; in fp32 and with attention spelled out from here on.
-        example: images of the shape that the file will take, at least two.
-        file: where to.
-    """
-    batch = torch.export.Dim("batch")
-    model.float()
-    # The exporter guards sdpa against rows without a number, which ours never have; that takes 7 % of the time in int8.
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        program = torch.onnx.export(
-            _Logits(model.eval()),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["pixel_values"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},),
-        )
-    assert program is not None  # the older exporter alone returns none
-    program.save(file, external_data=False)
+from .onnx_file import check_installed, logits_of, opened, write_onnx
+from .program import quiet
 
 
 def has_wide_products() -> bool:
@@ -78,6 +26,29 @@ def has_wide_products() -> bool:
     if known.get("architecture") in ("aarch64", "arm64"):
         return True
     return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
+def quantize(exact: Path, file: Path, *, seven_bits: bool, external_data: bool = False) -> None:
+    """Write an ONNX file with the linear layers of another one in integers.
+
+    Args:
+        exact: the file in fp32.
+        file: where to.
+        seven_bits: give the weights 7 bits, whose products every processor can add.
+        external_data: put the weights beside the file.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with quiet():
+        quantize_dynamic(
+            exact,
+            file,
+            op_types_to_quantize=["MatMul"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=seven_bits,
+            use_external_data_format=external_data,
+        )
 
 
 class Int8Classifier(nn.Module):
@@ -96,27 +67,13 @@ class Int8Classifier(nn.Module):
 
     def __init__(self, model: PreTrainedModel, example: Tensor):
         super().__init__()
-        if lacking := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-            raise ValueError(f"precision int8 needs {', '.join(lacking)}: pip install 'vit-scratch[onnx]'.")
-        import onnxruntime
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
+        check_installed("precision int8")
         self.image_shape = example.shape[1:]
         with tempfile.TemporaryDirectory() as folder:
             exact, file = Path(folder, "exact.onnx"), Path(folder, "int8.onnx")
-            with quiet():
-                write_onnx(model, example, exact)
-                quantize_dynamic(
-                    exact,
-                    file,
-                    op_types_to_quantize=["MatMul"],
-                    weight_type=QuantType.QInt8,
-                    per_channel=True,
-                    reduce_range=not has_wide_products(),
-                )
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            write_onnx(model, example, exact)
+            quantize(exact, file, seven_bits=not has_wide_products())
+            self.session = opened(file)
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
         """Classify images; with `labels` (B,) the output has the cross-entropy as its `loss`.
@@ -130,7 +87,6 @@ class Int8Classifier(nn.Module):
                 f"in int8 the images must be {expected} (channels x height x width), got {got}: resize them, or use "
                 "another precision."
             )
-        (logits,) = self.session.run(None, {"pixel_values": pixel_values.float().cpu().numpy()})
-        result = torch.from_numpy(logits)
+        result = logits_of(self.session, pixel_values)
         loss = None if labels is None else F.cross_entropy(result, labels.cpu())
         return ImageClassifierOutput(loss=loss, logits=result)
