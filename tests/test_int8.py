@@ -1,5 +1,6 @@
 """Faster prediction: 8-bit integers, bf16 and token merging, from Python and from the command line."""
 
+import onnx
 import pytest
 import torch
 from runs import refused, vit_scratch
@@ -46,21 +47,27 @@ def folder(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def classifier():
+    """What several tests ask, made once: it takes seconds."""
+    return Int8Classifier(tiny(), images(2))
+
+
 @pytest.mark.parametrize(
     "fields", [{}, {**ORIGINAL_VIT, "token_merging": 4}, {"use_swiglu_ffn": True, "pooling": "attention"}], ids=str
 )
-def test_the_logits_are_nearly_those_of_torch(fields):
+def test_the_logits_are_nearly_those_of_torch(fields, classifier):
     model = tiny(**fields)
-    classifier = Int8Classifier(model, images(2))
+    classifier = Int8Classifier(tiny(**fields), images(2)) if fields else classifier
     for batch in (1, 2, 7):
         logits, exact = classifier(images(batch)).logits, model(images(batch)).logits.detach()
         error = (logits - exact).abs().mean() / exact.std()
         assert 1e-4 < error < 0.15  # rounded, and no more than that
 
 
-def test_with_labels_it_has_the_loss():
+def test_with_labels_it_has_the_loss(classifier):
     labels = torch.tensor([3, 0])
-    outputs = Int8Classifier(tiny(), images(2))(images(2), labels=labels)
+    outputs = classifier(images(2), labels=labels)
     torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
 
 
@@ -113,8 +120,7 @@ def test_other_classifiers_of_transformers_go_through_too(tmp_path, folder, prec
     assert message == "vit-scratch predict: a model of type resnet cannot merge tokens."
 
 
-def test_in_int8_images_have_the_size_of_the_example():
-    classifier = Int8Classifier(tiny(interpolate_pos_encoding=True), images(2))
+def test_in_int8_images_have_the_size_of_the_example(classifier):
     with pytest.raises(ValueError, match=r"in int8 the images must be 3x24x35 .*, got 3x24x42: resize them"):
         classifier(torch.randn(1, 3, 24, 42))
 
@@ -141,9 +147,17 @@ def test_without_onnx_runtime_it_says_what_to_install(monkeypatch):
     ],
     ids=str,
 )
-def test_weights_have_7_bits_where_sums_of_8_would_overflow(monkeypatch, capabilities, wide):
+def test_some_processors_add_products_of_8_bits_without_overflow(monkeypatch, capabilities, wide):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert int8.has_wide_products() is wide
-    model = tiny()
-    logits, exact = Int8Classifier(model, images(2))(images(3)).logits, model(images(3)).logits.detach()
-    assert (logits - exact).abs().mean() / exact.std() < 0.15
+
+
+def test_for_the_others_weights_have_7_bits(tmp_path):
+    onnx_file.write_onnx(tiny(), images(2), tmp_path / "exact.onnx")
+    for seven_bits, largest in ((True, 64), (False, 127)):
+        int8.quantize(tmp_path / "exact.onnx", tmp_path / "int8.onnx", seven_bits=seven_bits)
+        stored = onnx.load(tmp_path / "int8.onnx").graph.initializer
+        weights = [onnx.numpy_helper.to_array(item) for item in stored if item.data_type == onnx.TensorProto.INT8]
+        matrices = [weight for weight in weights if weight.ndim == 2]
+        assert len(matrices) == 13  # four of each block, and the head
+        assert max(abs(weight.astype(int)).max() for weight in matrices) == largest
