@@ -137,8 +137,8 @@ def _evaluate(argv: list[str]) -> int:
     _add_speed(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
     arguments = parser.parse_args(argv)
+    from .evaluation import evaluate
     from .metrics import compute_metrics
-    from .prediction import evaluate
     from .report import results_lines
 
     with stoppable():

@@ -11,7 +11,8 @@ from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassificat
 from modeling_vit_scratch.data import load_images
 from modeling_vit_scratch.deployment import int8, onnx_file
 from modeling_vit_scratch.deployment.int8 import Int8Classifier
-from modeling_vit_scratch.prediction import evaluate, load_checkpoint
+from modeling_vit_scratch.evaluation import evaluate
+from modeling_vit_scratch.prediction import load_checkpoint
 
 TINY = {
     "image_size": [24, 35],

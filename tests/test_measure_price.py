@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.evaluation import evaluate
 from modeling_vit_scratch.metrics import compute_metrics
-from modeling_vit_scratch.prediction import evaluate
 from modeling_vit_scratch.presets import preset_path
 
 SCRIPT = Path(__file__).parent.parent / "scripts/measure_price.py"
