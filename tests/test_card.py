@@ -19,7 +19,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.card import describe, markdown, name_of
 from modeling_vit_scratch.presets import preset_names, preset_path
-from modeling_vit_scratch.training_card import data_sentence
+from modeling_vit_scratch.training_card import FinishedRun, card_metadata, data_sentence
 
 ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
 
@@ -90,6 +90,21 @@ def test_the_header_comes_back_from_the_file_as_it_was_written(card, digits_run)
     assert {(result.dataset_split, result.metric_type) for result in results} == {
         (split, metric) for split in ("validation", "test") for metric in ("accuracy", "f1", "top_5_accuracy")
     }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "base_model", "datasets"),
+    [
+        ({"model": "digits", "data": "digits"}, None, None),
+        ({"model": "acme/vit", "data": "acme/cats"}, "acme/vit", ["acme/cats"]),
+        ({"model": "/home/me/vit", "data": "/home/me/cats"}, None, None),
+    ],
+    ids=["preset", "Hub", "folders"],
+)
+def test_the_header_names_what_others_can_get_from_the_hub(recipe, base_model, datasets):
+    run = FinishedRun("run", None, None, recipe, {}, {}, None, processes=1, seconds=1.0, resumed=False)
+    header = card_metadata(run)
+    assert (header.base_model, header.datasets) == (base_model, datasets)
 
 
 def test_a_run_without_any_measurement_claims_none(train, tmp_path):
