@@ -198,6 +198,13 @@ def test_a_model_made_in_python_is_published_with_what_is_known(hub, ada):
         assert ("processor = " in files["README.md"].decode()) == bool(more)
 
 
+def test_a_model_whose_folder_is_gone_is_published_all_the_same(hub, ada, copy):
+    model = AutoModelForImageClassification.from_pretrained(copy)
+    shutil.rmtree(copy)
+    model.push_to_hub("left")
+    assert "preprocessor_config.json" not in published(hub, "ada/left")
+
+
 def test_a_checkpoint_without_a_card_gets_a_plain_one(hub, ada, copy):
     (copy / "README.md").unlink()
     assert vit_scratch("push", copy, "plain").status == 0
