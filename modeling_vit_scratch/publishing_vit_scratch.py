@@ -244,9 +244,11 @@ def write_complete(model: PreTrainedModel, folder: Path, max_shard_size: int | s
 
 def _origin(model: PreTrainedModel) -> Path | None:
     """The folder that a model was loaded from; that of the cache, if it came from the Hub."""
-    name = model.name_or_path
-    if Path(name).is_dir() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return Path(name) if name and Path(name).is_dir() else None  # it may be gone
+    name = model.name_or_path or ""
+    if name and Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return None  # made in Python, or of a folder that is gone
     commit = getattr(model.config, "_commit_hash", None)
     return Path(snapshot_download(name, revision=commit, allow_patterns=list(PUBLISHED)))
 
