@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -92,6 +93,8 @@ def _libraries_as_they_were():
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["modeling_vit_scratch.training", "modeling_vit_scratch.cli", "kornia.augmentation"])
+# Code for a run whose picture nobody looks at: it is drawn for people, and would take more time than a short training.
+NO_PICTURE = "from modeling_vit_scratch import run_folder; run_folder.draw_training = lambda *arguments: None"
 
 
 class Run:
@@ -101,14 +104,15 @@ class Run:
         arguments: of the command.
         before: code that the process runs first.
         folder: where what it prints is kept.
+        script: a file of Python that the process runs in place of the console script.
     """
 
-    def __init__(self, arguments: Sequence[object], folder: Path, before: str = ""):
+    def __init__(self, arguments: Sequence[object], folder: Path, before: str = "", script: Path | None = None):
         self.files = [folder / f".{uuid.uuid4()}.{stream}" for stream in ("out", "err")]
-        self.start(arguments, before)
+        self.start(arguments, before, script)
 
-    def start(self, arguments: Sequence[object], before: str) -> None:
-        target = (list(map(str, arguments)), before, *map(str, self.files))
+    def start(self, arguments: Sequence[object], before: str, script: Path | None) -> None:
+        target = (list(map(str, arguments)), before, script and str(script), *map(str, self.files))
         self.process = FORKS.Process(target=_run_alone, args=target)
         self.process.start()
 
@@ -121,9 +125,9 @@ class Run:
 class Service(Run):
     """A command that goes on after its first line, `first`, which is waited for; it is ended by a signal."""
 
-    def start(self, arguments: Sequence[object], before: str) -> None:
+    def start(self, arguments: Sequence[object], before: str, script: Path | None) -> None:
         os.mkfifo(self.files[0])
-        super().start(arguments, before)
+        super().start(arguments, before, script)
         self.out = self.files[0].open(encoding="utf-8")
         self.first = self.out.readline()
         assert self.first, self.files[1].read_text(encoding="utf-8")
@@ -137,14 +141,17 @@ class Service(Run):
         return Result(self.process.exitcode, rest, self.files[1].read_text(encoding="utf-8"))
 
 
-def _run_alone(arguments: list[str], before: str, out: str, err: str) -> None:
+def _run_alone(arguments: list[str], before: str, script: str | None, out: str, err: str) -> None:
     os.setsid()  # a signal to its group is not one to the tests
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
     for number, file in ((1, out), (2, err)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  # to the end
     exec(before, {})
-    sys.exit(main(arguments))
+    if script is None:
+        sys.exit(main(arguments))
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
 
 
 def free_port() -> int:
@@ -154,9 +161,10 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def joining(rank: int, port: int) -> str:
-    """Code that makes a process one of two that work together, as `torchrun` does; they find each other at `port`."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+def joining(rank: int, port: int, processes: int = 2) -> str:
+    """Code that makes a process one of some that work together, as `torchrun` does; they find each other at `port`."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    place["MASTER_PORT"] = port
     environment = {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in place.items()}
     return f"import os, torch; os.environ |= {environment}; torch.set_num_threads(1)"
 

@@ -2,13 +2,12 @@
 """Augmentation of batches, worked out by hand on plain images and compared with Pillow on noise."""
 
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from runs import Run
 
 from modeling_vit_scratch.arguments import AugmentationArguments
 from modeling_vit_scratch.batch_augmentation import (
@@ -105,10 +104,13 @@ def test_nothing_asked_for_changes_nothing_and_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_kornia_is_imported_by_what_needs_it_and_when_it_is_asked_for():
+def test_kornia_is_imported_by_what_needs_it_and_when_it_is_asked_for(tmp_path):
     program = """
 import sys
-sys.modules["kornia"] = None  # which makes importing it an error
+for name in [name for name in sys.modules if name.startswith("modeling_vit_scratch")]:
+    del sys.modules[name]  # as if nothing had been imported
+for name in ["kornia", *(name for name in sys.modules if name.startswith("kornia."))]:
+    sys.modules[name] = None  # which makes importing it an error
 import torch
 from modeling_vit_scratch.arguments import AugmentationArguments
 from modeling_vit_scratch.batch_augmentation import BatchAugmentation
@@ -124,8 +126,11 @@ for names in ((), ("mixup_alpha", "cutmix_alpha", "progressive_image_size"),
         augmentation(torch.zeros(2, 3, 4, 4), torch.tensor([0, 2]), 0.0)
         print("none")
 """
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert printed.split() == ["none", "none", "kornia", "kornia", "kornia"]
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    result = Run([], tmp_path, script=script).end()
+    assert result.status == 0, result.err
+    assert result.out.split() == ["none", "none", "kornia", "kornia", "kornia"]
 
 
 def test_settings_that_need_colours_are_refused_for_other_images():

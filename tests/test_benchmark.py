@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from runs import Run
 
 import benchmark
 import data_loading
@@ -19,17 +19,14 @@ import timing
 ROOT = Path(__file__).parent.parent
 
 
-def run(*flags):
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts/benchmark.py", "--models", "vit-micro-patch4-32", "--rounds", "2", *flags],
-        capture_output=True,
-        text=True,
-    )
+def run(folder, *flags):
+    flags = ("--models", "vit-micro-patch4-32", "--rounds", "2", "--output", folder / "speed", *flags)
+    return Run(flags, folder, script=ROOT / "scripts/benchmark.py").end()
 
 
 def test_it_writes_a_table_json_and_a_picture(tmp_path):
-    result = run("--batch-sizes", "2", "--peers", "transformers", "torch", "--output", str(tmp_path / "speed"))
-    assert result.returncode == 0, result.stderr
+    result = run(tmp_path, "--batch-sizes", "2", "--peers", "transformers", "torch")
+    assert result.status == 0, result.err
     written = json.loads((tmp_path / "speed.json").read_text())
     assert written["machine"]["rounds"] == 2
     assert [(row["mode"], row["peer"], row["batch"]) for row in written["rows"]] == [
@@ -41,7 +38,7 @@ def test_it_writes_a_table_json_and_a_picture(tmp_path):
     for row in written["rows"]:
         low, high = row["ratio_range"]
         assert low <= row["ratio"] <= high
-        assert benchmark.table_row(row) in result.stdout
+        assert benchmark.table_row(row) in result.out
     training = written["rows"][2]["peak_memory"]
     assert training["ours, checkpointed"] < training["ours"]
     with Image.open(tmp_path / "speed.png") as picture:
@@ -50,15 +47,15 @@ def test_it_writes_a_table_json_and_a_picture(tmp_path):
 
 def test_merging_and_int8_are_timed_beside_a_peer_that_cannot(tmp_path):
     flags = ("--batch-sizes", "1", "--peers", "torch", "--modes", "inference", "--token-merging", "5", "--int8")
-    result = run(*flags, "--output", str(tmp_path / "speed"))
-    assert result.returncode == 0, result.stderr
-    assert "merging 5 int8" in result.stdout
+    result = run(tmp_path, *flags)
+    assert result.status == 0, result.err
+    assert "merging 5 int8" in result.out
 
 
 def test_mixed_sizes_and_loading_have_tables_too(tmp_path):
     flags = ("--batch-sizes", "3", "--modes", "mixed-sizes", "data-loading")
-    result = run(*flags, "--output", str(tmp_path / "speed"))
-    assert result.returncode == 0, result.stderr
+    result = run(tmp_path, *flags)
+    assert result.status == 0, result.err
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     sizes, loading = rows[:4], rows[4:]
     assert [(row["smallest"], row["peer"]) for row in sizes] == [
@@ -70,7 +67,7 @@ def test_mixed_sizes_and_loading_have_tables_too(tmp_path):
     assert [(row["purpose"], row["peer"]) for row in loading[:1]] == [("evaluation", "transformers")]
     for row in rows:
         table = mixed_sizes if row in sizes else data_loading
-        assert table.table_row(row) in result.stdout
+        assert table.table_row(row) in result.out
 
 
 @pytest.mark.parametrize(

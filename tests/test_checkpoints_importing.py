@@ -8,7 +8,6 @@ import io
 import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from runs import contents, refused, vit_scratch, weights
+from runs import Run, contents, refused, vit_scratch, weights
 from safetensors.torch import save_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -409,11 +408,11 @@ def test_an_import_holds_the_weights_once(kind, tmp_path):
         torch.save(state, path) if kind == "pth" else save_file(state, path)
     megabytes = file.stat().st_size / 2**20
     assert megabytes > 100
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_AND_MEASURE, file, tmp_path / "out"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    anonymous, peak = map(float, done.stdout.split())
+    script = tmp_path / "program.py"
+    script.write_text(IMPORT_AND_MEASURE)
+    done = Run([file, tmp_path / "out"], tmp_path, script=script).end()
+    assert done.status == 0, done.err
+    anonymous, peak = map(float, done.out.split())
     assert peak < 1.3 * megabytes
     if kind == "safetensors":  # whose tensors are pages of the file, which the system may take back
         assert anonymous < 0.2 * megabytes

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from runs import FORKS
 from torch import multiprocessing
 
 from modeling_vit_scratch import interruption
@@ -198,5 +199,6 @@ def _vote_together(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch.distributed with gloo")
 def test_processes_agree_on_what_any_of_them_says(tmp_path):
-    multiprocessing.spawn(_vote_together, (str(tmp_path),), nprocs=2)
+    method = FORKS.get_start_method()
+    multiprocessing.start_processes(_vote_together, (str(tmp_path),), nprocs=2, start_method=method)
     assert {path.name for path in tmp_path.iterdir()} >= {"0", "1"}

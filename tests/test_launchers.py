@@ -15,10 +15,23 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from runs import RUN, SMALL, Run, contents, free_port, joining, named_numbers, same_weights, vit_scratch, weights
+from runs import (
+    NO_PICTURE,
+    RUN,
+    SMALL,
+    Run,
+    contents,
+    free_port,
+    joining,
+    named_numbers,
+    same_weights,
+    vit_scratch,
+    weights,
+)
 from torch.distributed.run import get_args_parser
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
 from modeling_vit_scratch.recipes import parse_recipe
 
@@ -39,7 +52,7 @@ FLAGS = (
 )
 
 
-def launch(launcher, output, port, timeout=240):
+def launch(launcher, output, port):
     """Run the training script in two processes; they find each other at `port`."""
     flag = "--main_process_port" if launcher is ACCELERATE else "--master_port"
     command = [*launcher, f"{flag}={port}", ROOT / "scripts" / "train.py", *FLAGS, f"--output_dir={output}"]
@@ -50,8 +63,15 @@ def launch(launcher, output, port, timeout=240):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=240,
     )
+
+
+def in_two_processes(*arguments, folder):
+    """Run a command in two processes as a launcher starts them, without waiting for what launchers import."""
+    port = free_port()
+    runs = [Run([*arguments, "--use_cpu"], folder, f"{joining(rank, port)}\n{NO_PICTURE}") for rank in range(2)]
+    return [run.end() for run in runs]
 
 
 @pytest.fixture
@@ -86,13 +106,12 @@ def test_two_processes_do_one_job(tmp_path, launcher, port):
     assert {name: trained[name] for name in measured} == measured
 
 
-def test_a_mistake_ends_all_processes(digits_run, port):
+def test_a_mistake_ends_all_processes(digits_run, tmp_path):
     folder, _ = digits_run
     before = contents(folder)
-    process = launch(TORCHRUN, folder, port, timeout=120)
-    assert process.returncode != 0
-    assert f"vit-scratch train: the output folder {folder} already holds a run" in process.stderr
-    assert process.stdout == ""
+    for result in in_two_processes("train", *FLAGS, f"--output_dir={folder}", folder=tmp_path):
+        assert (result.status, result.out) == (2, "")
+        assert f"vit-scratch train: the output folder {folder} already holds a run" in result.err
     assert contents(folder) == before
 
 
@@ -226,7 +245,8 @@ def test_fsdp_wraps_the_encoder_blocks():
 # The same losses
 
 
-def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
+def test_the_number_of_processes_does_not_change_the_losses(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
     # 1,221 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
     # each process for itself.
     flags = (
@@ -245,11 +265,8 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
     ways["accumulating"] = ["--per_device_train_batch_size=25", "--gradient_accumulation_steps=4"]
     for name in ("one", "accumulating"):
         assert vit_scratch("train", *flags, *ways[name], f"--output_dir={tmp_path / name}").status == 0
-    command = [*TORCHRUN, f"--master_port={port}", ROOT / "scripts" / "train.py", *flags, *ways["two"]]
-    command += [f"--output_dir={tmp_path / 'two'}", *(["--use_cpu"] if torch.accelerator.is_available() else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
-    assert process.returncode == 0, process.stderr
+    results = in_two_processes("train", *flags, *ways["two"], f"--output_dir={tmp_path / 'two'}", folder=tmp_path)
+    assert [result.status for result in results] == [0, 0], results
     losses, validated = {}, {}
     for name in ways:
         history = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
@@ -263,15 +280,13 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, port):
     assert losses["accumulating"] == pytest.approx(losses["one"], abs=1e-4)
 
 
-def test_an_average_of_the_weights_and_a_resumed_run_do_not_mind_two_processes(tmp_path, port):
-    flags = ["digits", *SMALL, "--max_steps=4", "--eval_strategy=steps", "--eval_steps=2", "--ema_decay=0.9"]
-    flags += ["--use_cpu"] if torch.accelerator.is_available() else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def test_an_average_of_the_weights_and_a_resumed_run_do_not_mind_two_processes(tmp_path):
+    flags = ["digits", *SMALL, "--eval_strategy=steps", "--eval_steps=2", "--ema_decay=0.9"]
     for name, steps in (("whole", 4), ("parted", 2), ("parted", 4)):
         # The first two of four steps are trained as the beginning of four: the learning rate is constant.
-        command = [*TORCHRUN, f"--master_port={port}", ROOT / "scripts" / "train.py", *flags, f"--max_steps={steps}"]
-        command += [f"--output_dir={tmp_path / name}", "--lr_scheduler_type=constant", "--warmup_steps=0"]
+        command = ["train", *flags, f"--max_steps={steps}", "--lr_scheduler_type=constant", "--warmup_steps=0"]
+        command += [f"--output_dir={tmp_path / name}"]
         command += ["--resume_from_checkpoint=true"] if (tmp_path / name).exists() else []
-        process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=240)
-        assert process.returncode == 0, process.stderr
+        results = in_two_processes(*command, folder=tmp_path)
+        assert [result.status for result in results] == [0, 0], results
     assert same_weights(tmp_path / "whole", tmp_path / "parted")

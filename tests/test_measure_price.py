@@ -2,12 +2,11 @@
 """What faster costs: the accuracies are those of `evaluate`, and the peer has the weights of the checkpoint."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from PIL import Image
+from runs import Run
 from transformers import AutoImageProcessor
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
@@ -30,9 +29,9 @@ def test_each_setting_has_its_accuracy_and_its_speed(tmp_path):
     ViTScratchForImageClassification(config).save_pretrained(checkpoint)
     AutoImageProcessor.from_pretrained(preset_path("digits")).save_pretrained(checkpoint)
     flags = ["--precisions", "fp32", "bf16", "--token-merging", "0", "3", "--batch-size", "2", "--rounds", "2"]
-    command = [sys.executable, SCRIPT, checkpoint, "digits", *flags, "--output", tmp_path / "price"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    arguments = [checkpoint, "digits", *flags, "--output", tmp_path / "price"]
+    result = Run(arguments, tmp_path, script=SCRIPT).end()
+    assert result.status == 0, result.err
     rows = json.loads((tmp_path / "price.json").read_text())
     settings = [("fp32", 0), ("fp32", 3), ("bf16", 0), ("bf16", 3)]
     assert [(row["precision"], row["token_merging"]) for row in rows[:4]] == settings
@@ -41,14 +40,15 @@ def test_each_setting_has_its_accuracy_and_its_speed(tmp_path):
     for row, (precision, merged) in zip(rows[:4], settings, strict=True):
         results = evaluate(checkpoint, "digits", precision=precision, token_merging=merged)
         assert row["accuracy"] == compute_metrics(results.logits, results.labels, 10)["accuracy"]
-        assert f"| {row['setting']} | {row['images_per_second']:.1f} | " in result.stdout
+        assert f"| {row['setting']} | {row['images_per_second']:.1f} | " in result.out
     with Image.open(tmp_path / "price.png") as picture:
         assert picture.width > 500
 
 
 def test_a_checkpoint_that_the_peer_cannot_load_is_refused_before_anything_is_measured(tmp_path, digits_run):
-    command = [sys.executable, SCRIPT, digits_run[0], "digits", "--output", tmp_path / "price"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert "measure_price.py: error: " in result.stderr
-    assert not list(tmp_path.iterdir())
+    output = tmp_path / "output"
+    output.mkdir()
+    result = Run([digits_run[0], "digits", "--output", output / "price"], tmp_path, script=SCRIPT).end()
+    assert result.status == 2
+    assert "measure_price.py: error: " in result.err
+    assert not list(output.iterdir())

@@ -3,11 +3,8 @@
 
 import itertools
 import json
-import os
 import re
 import shlex
-import socket
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import Run, free_port, joining
 from torch import nn
 
 import measure_scale
@@ -27,25 +25,18 @@ DIGITS = 4 * 302_986  # bytes of the preset's parameters in fp32
 STATES = 4 * 12 + 6  # its parameters, for each of which AdamW counts steps: of a block, and of the rest
 PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
 MEASURED = plan_scale.read(ROOT / "docs" / "scale.jsonl")
+ONE_THREAD = "import os, torch; torch.set_num_threads(1)"
 
 
 def measured(output, *flags, processes=1):
     """What the script writes about the digits' model, run in as many processes."""
-    launcher = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = [Path(sys.executable).parent / "torchrun", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    command = [*launcher, ROOT / "scripts" / "measure_scale.py", "step", "--models", "digits", "--output", output]
-    process = subprocess.run(
-        list(map(str, [*command, *flags])),
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert process.returncode == 0, process.stderr
+    port, script = free_port(), ROOT / "scripts" / "measure_scale.py"
+    command = ["step", "--models", "digits", "--output", output, *flags]
+    places = [joining(rank, port, processes) for rank in range(processes)] if processes > 1 else [ONE_THREAD]
+    codes = [f"{place}; os.environ['CUDA_VISIBLE_DEVICES'] = ''" for place in places]
+    runs = [Run(command, output.parent, code, script) for code in codes]
+    results = [run.end() for run in runs]
+    assert [result.status for result in results] == [0] * processes, results
     return plan_scale.read(output)
 
 

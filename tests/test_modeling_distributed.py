@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
+from runs import FORKS
 from safetensors.torch import load_file
 from torch import multiprocessing
 from torch.distributed.tensor import DTensor
@@ -49,7 +50,7 @@ def assert_same(state, expected):
 
 def in_two_processes(work, folder):
     """Run `work(rank, folder)` in two processes of one gloo group; an error in one of them is raised here."""
-    multiprocessing.spawn(_in_group, (work, str(folder)), nprocs=2)
+    multiprocessing.start_processes(_in_group, (work, str(folder)), nprocs=2, start_method=FORKS.get_start_method())
 
 
 def _in_group(rank, work, folder):

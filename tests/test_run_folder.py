@@ -4,13 +4,11 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from pictures import noise
-from runs import RUN, SMALL, classes_of_pictures, contents, refused, same_weights, vit_scratch
+from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
 from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.report import EpochReport
@@ -204,13 +202,16 @@ def test_resuming_can_be_declined(command, tmp_path):
 def test_a_killed_run_leaves_nothing_that_loads_and_goes_on(command, tmp_path):
     output = tmp_path / "run"
     arguments = [*command, "--num_train_epochs=400", f"--output_dir={output}"]
-    program = f"import sys; from modeling_vit_scratch.cli import main; sys.exit(main({arguments!r}))"
+    printed = tmp_path / "printed"
+    os.mkfifo(printed)  # so that the lines are read when they are printed
+    run = Run(arguments, tmp_path, f"import os; os.dup2(os.open({str(printed)!r}, os.O_WRONLY), 1)")
     deadline = time.monotonic() + 120
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
+    with printed.open() as lines:
+        for line in lines:
             if line.startswith("epoch 5/") or time.monotonic() > deadline:
                 break
-        process.send_signal(signal.SIGKILL)
+        run.process.kill()
+    assert run.end().status == -signal.SIGKILL
     assert line.startswith("epoch 5/")
     assert all(path.name.startswith(("checkpoint-", ".incomplete", "recipe.yaml")) for path in output.iterdir())
     assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 from itertools import product
+from multiprocessing.context import BaseContext
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from pictures import encoded, noise, plain, row
+from runs import FORKS
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -332,7 +334,7 @@ def test_a_batch_is_stacked_and_says_what_could_not_be_read():
     assert batch["unreadable"] == ["a is bad.", "b is bad.", "c is bad."]
 
 
-def loaded(num_workers: int, start: str | None = None) -> list[list[dict]]:
+def loaded(num_workers: int, start: str | BaseContext | None = None) -> list[list[dict]]:
     """The batches of two epochs as a run loads them; the third of seven images cannot be read."""
     images = pictures(7)
     images[2] = row(b"", "2.png")
@@ -353,7 +355,10 @@ def loaded(num_workers: int, start: str | None = None) -> list[list[dict]]:
     return epochs
 
 
-@pytest.mark.parametrize(("num_workers", "start"), [(1, "fork"), (2, "fork"), (1, "spawn")])
+# What a forkserver starts gets its images as what is spawned does, pickled, and has imported the libraries already.
+@pytest.mark.parametrize(
+    ("num_workers", "start"), [(1, "fork"), (2, "fork"), (1, FORKS)], ids=["1 fork", "2 forks", "forkserver"]
+)
 def test_workers_load_what_the_process_itself_would(num_workers, start):
     expected, found = loaded(num_workers=0), loaded(num_workers, start)
     assert [len(batch["labels"]) for batch in expected[0]] == [2, 2, 2, 1]

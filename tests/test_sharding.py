@@ -18,6 +18,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 from runs import (
     FORKS,
+    NO_PICTURE,
     RUN,
     SMALL,
     Run,
@@ -35,6 +36,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForImageClassification
 
+from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.optimizers import MuonForBlocks
 from modeling_vit_scratch.sharding import check_checkpoint, check_plugin, sharded_like, whole
 
@@ -56,11 +58,16 @@ ALONE, TOGETHER = "--per_device_train_batch_size=208", "--per_device_train_batch
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torch.distributed with gloo")
 
 
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+
+
 def sharded(*arguments, folder, before=""):
     """Run a command in two processes that share the weights, as `accelerate launch`, or torchrun and --fsdp, do it."""
     port, settings = free_port(), {} if "--fsdp" in arguments else settings_of_fsdp()
-    codes = [f"{joining(rank, port)}; os.environ |= {settings}; import sharded_on_cpu\n{before}" for rank in range(2)]
-    runs = [Run([*arguments, "--use_cpu"], folder, code) for code in codes]
+    code = f"os.environ |= {settings}; import sharded_on_cpu\n{NO_PICTURE}\n{before}"
+    runs = [Run([*arguments, "--use_cpu"], folder, f"{joining(rank, port)}; {code}") for rank in range(2)]
     return [run.end() for run in runs]
 
 

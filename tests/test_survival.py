@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from runs import RUN, SMALL, Run, classes_of_pictures, same_weights
+from runs import NO_PICTURE, RUN, SMALL, Run, classes_of_pictures, same_weights
 
 # Six steps an epoch, and a checkpoint after every fourth: in the middle of an epoch, and not at its end.
 COMMAND = (
@@ -70,9 +70,7 @@ def run(start):
 
 
 def begun(output: Path, *flags: str, data: Path, before: str = "") -> Run:
-    # The picture is drawn for people; here it would take most of the time.
-    quick = "from modeling_vit_scratch import run_folder; run_folder.draw_training = lambda *arguments: None"
-    return Run([*COMMAND, f"--data={data}", f"--output_dir={output}", *flags], output.parent, f"{quick}\n{before}")
+    return Run([*COMMAND, f"--data={data}", f"--output_dir={output}", *flags], output.parent, f"{NO_PICTURE}\n{before}")
 
 
 def checkpoints(folder: Path) -> list[str]:
