@@ -283,7 +283,7 @@ def _push(argv: list[str]) -> int:
         enable_progress_bars()  # of uploads, which take long
     with stoppable():
         published = push(**options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr))
-    print(*push_lines(published), sep="\n")
+    print(*push_lines(published, options["revision"]), sep="\n")
     return 0
 
 

@@ -143,18 +143,26 @@ def push(
     return _with_patience(attempt, f"{checkpoint} is not published", repo_id, say)
 
 
-def push_lines(published: Published) -> list[str]:
-    """What became of a push, for a person."""
+def push_lines(published: Published, revision: str | None = None) -> list[str]:
+    """What became of a push, for a person.
+
+    Args:
+        published: what became of it.
+        revision: the branch that was pushed to, if it is not the one that everybody gets.
+    """
     repo_id, commit = published.repo_id, published.commit
     if commit.pr_url is not None:
         what = f"proposed   {commit.pr_url}"
     else:
         what = f"{'published ' if published.changed else 'unchanged '} {commit.repo_url}"
     shown = [name for name in PICTURES if name in published.files]
+    use = f"use        vit-scratch predict {repo_id} IMAGES"
+    if not published.classifies:
+        use = f"fine-tune  vit-scratch train finetune --model {repo_id} --data LABELLED"
     return [
         f"{what}, commit {commit.oid[:7]}: {len(published.files)} files, {published.num_bytes / 1e6:,.1f} MB",
         *([f"images     {' and '.join(shown)} show images of the data; --no-images leaves them out"] if shown else []),
-        f"use        vit-scratch predict {repo_id} IMAGES",
+        *([use] if revision in (None, "main") and commit.pr_url is None else []),
     ]
 
 
@@ -166,7 +174,11 @@ def make_repository(repo_id: str, *, private: bool | None = None, token: str | N
     """
 
     def attempt() -> str:
-        return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
+        api = HfApi(token=token)
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and api.model_info(name).private is False:
+            raise ValueError("it is there already, and public: make it private in its settings on the Hub first")
+        return name
 
     return _with_patience(attempt, f"{repo_id} cannot be published to", repo_id)
 

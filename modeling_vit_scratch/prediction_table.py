@@ -195,13 +195,26 @@ class Parts:
 
     def _write(self, path: Path, text: str) -> None:
         incomplete = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-        incomplete.write_text(text, encoding="utf-8")
-        os.replace(incomplete, path)
+        try:
+            incomplete.write_text(text, encoding="utf-8")
+            os.replace(incomplete, path)
+        except OSError as error:
+            incomplete.unlink(missing_ok=True)
+            raise ValueError(
+                f"{self.folder} cannot be written: {error.strerror}. What is done is kept: make room, and the same "
+                "command goes on."
+            ) from error
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number in range(self.count):
-            with self._file(number).open(encoding="utf-8") as file:
-                yield from map(json.loads, file)
+            try:
+                lines = self._file(number).read_text(encoding="utf-8").splitlines()
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f"{self.folder} was emptied by another command for the same table: see what it wrote, or run this "
+                    "one again."
+                ) from error
+            yield from map(json.loads, lines)
 
     def to_table(self) -> Written:
         """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
@@ -214,7 +227,7 @@ class Parts:
                 csv.writer(file).writerows([("file", "reason"), *bad])
         elif os.path.exists(bad_list):
             os.remove(bad_list)  # of a table that this one has replaced
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so
         return Written(predicted, len(bad), bad_list if bad else None)
 
 

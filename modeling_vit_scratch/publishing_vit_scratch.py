@@ -65,6 +65,7 @@ class Published(NamedTuple):
     changed: bool  # otherwise the repository held just this already
     files: tuple[str, ...]
     num_bytes: int
+    classifies: bool
 
 
 def is_published(name: str) -> bool:
@@ -170,6 +171,8 @@ def publish(
     if revision is not None and not revision.startswith("refs/"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     before = api.model_info(repo_id, revision=revision)
+    if private and before.private is False:
+        raise ValueError(f"{repo_id} is there already, and public: make it private in its settings on the Hub first")
     files = repository_files(folder, repo_id, images=images)
     files.setdefault(CARD, card_for_the_hub(plain, repo_id).encode())
     files[CARD] = _with_license(files[CARD], license, before)
@@ -188,7 +191,9 @@ def publish(
         parent_commit=None if create_pr else before.sha,
     )
     num_bytes = sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files.values())
-    return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes)
+    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    classifies = architecture.endswith("ForImageClassification")
+    return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes, classifies)
 
 
 def _with_license(card: Path | bytes, license: str | None, repository: ModelInfo) -> bytes:

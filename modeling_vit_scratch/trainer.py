@@ -235,9 +235,8 @@ class ViTTrainer(Trainer):
             return []
         args = self.args
         try:
-            return push_lines(
-                push(str(args.output_dir), self.hub_model_id, revision=args.hub_revision, token=args.hub_token)
-            )
+            published = push(str(args.output_dir), self.hub_model_id, revision=args.hub_revision, token=args.hub_token)
+            return push_lines(published, args.hub_revision)
         except ValueError as error:
             command = f"vit-scratch push {shlex.quote(str(args.output_dir))} {self.hub_model_id}"
             raise ValueError(f"{error} The checkpoint is whole; `{command}` publishes it.") from error

@@ -75,7 +75,7 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         card_metadata(run),
         template_path=str(shipped_path("model_card.md")),
         **architecture(run.name, run.model, run.processor),
-        origin=f"{'' if run.classifies else 'pre-'}trained with vit-scratch",
+        origin=_origin(run),
         sample="sample.png",
         has_adapter=bool(run.adapter),
         labels=[markdown(label) for label in run.label_names],
@@ -127,7 +127,25 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
 
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe for the card, which is read elsewhere: it names data and checkpoints, not where they lay."""
-    return {key: name_of(value) if isinstance(value, str) else value for key, value in recipe.items()}
+    named = {key: name_of(value) if isinstance(value, str) else value for key, value in recipe.items()}
+    if _starts_from_a_folder(recipe):
+        named["model"] = f"./{named['model']}"  # by its name alone it could be taken for a preset
+    return named
+
+
+def _starts_from_a_folder(recipe: dict[str, Any]) -> bool:
+    """Whether a run fine-tuned a checkpoint of this machine, which others do not have."""
+    return not is_preset(recipe["model"]) and not is_hub_id(recipe["model"])
+
+
+def _origin(run: FinishedRun) -> str:
+    """How the weights came about, for a sentence."""
+    verb = "trained" if run.classifies else "pre-trained"
+    if is_preset(run.recipe["model"]):
+        return f"{verb} with vit-scratch"
+    source = markdown(name_of(run.recipe["model"]))
+    more = ", a checkpoint that is not published with it" if _starts_from_a_folder(run.recipe) else ""
+    return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {source}{more}"
 
 
 def data_sentence(recipe: dict[str, Any]) -> str:

@@ -211,7 +211,8 @@ def test_it_holds_no_local_path(train, tmp_path, digits_run, monkeypatch):
         assert str(tmp_path) not in text
         assert str(digits_run[0].parent) not in text
         assert "data: pets" in text
-        assert "model: digits" in text
+        assert "model: ./digits" in text  # which is a preset's name, too
+        assert "fine-tuned with vit-scratch from digits, a checkpoint that is not published with it" in text
 
 
 @pytest.mark.parametrize(

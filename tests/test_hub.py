@@ -259,13 +259,31 @@ def test_pictures_of_the_data_can_be_kept_back(hub, ada, digits_run):
 def test_a_repository_can_be_private_and_a_branch_or_a_pull_request(hub, ada, digits_run):
     assert vit_scratch("push", digits_run[0], "pets", "--private").status == 0
     assert hub.repositories["model", "ada/pets"].private
-    assert vit_scratch("push", digits_run[0], "pets", "--revision=v2", "--no-images").status == 0
+    assert len(vit_scratch("push", digits_run[0], "pets", "--revision=v2", "--no-images").lines) == 1  # no use for it
     assert published(hub, "ada/pets").keys() == PUBLISHED
     assert "training.png" not in published(hub, "ada/pets", "v2")
     proposed = vit_scratch("push", digits_run[0], "pets", "--create-pr", "--license=mit")
     assert proposed.lines[0].startswith(f"proposed   {hub.url}/ada/pets/discussions/1, commit ")
     assert b"license: mit" in published(hub, "ada/pets", "refs/pr/1")["README.md"]
     assert b"license: mit" not in published(hub, "ada/pets")["README.md"]
+
+
+def test_what_is_public_is_not_taken_for_private(hub, ada, digits_run, tmp_path):
+    hub.add("ada/pets", {"README.md": b"# Pets"})
+    line = refused("push", digits_run[0], "ada/pets", "--private")
+    assert line.endswith("ada/pets is there already, and public: make it private in its settings on the Hub first.")
+    assert len(hub.titles("ada/pets")) == 1
+    flags = ("--push_to_hub=true", "--hub_model_id=ada/pets", "--hub_private_repo=true", "--max_steps=1")
+    assert "and public" in refused("train", "digits", *SMALL, *flags, f"--output_dir={tmp_path / 'run'}")
+
+
+def test_what_was_pre_trained_is_to_be_fine_tuned(hub, ada, tmp_path):
+    data = classes_of_pictures(tmp_path / "pets")
+    flags = (f"--data={data}", "--max_steps=1", f"--output_dir={tmp_path / 'run'}", "--dataloader_num_workers=0")
+    result = vit_scratch("pretrain", "pretrain-masked", "--model=vit-micro-patch4-32", *flags)
+    assert result.status == 0, result.err
+    last = vit_scratch("push", tmp_path / "run", "ada/body").lines[-1]
+    assert last == "fine-tune  vit-scratch train finetune --model ada/body --data LABELLED"
 
 
 def test_a_license_that_was_said_once_stays(hub, ada, digits_run):

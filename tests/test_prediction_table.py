@@ -329,6 +329,22 @@ def test_several_processes_share_the_images_out_without_overlap(checkpoint, many
     assert sorted(shares[0] + shares[1]) == [f"{number:08}.jsonl" for number in range(10)]
 
 
+def test_two_commands_for_one_table_end_with_a_table_and_a_sentence(checkpoint, digits, tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    write, commands = prediction_table.Parts.to_table, []
+
+    def overtaken(parts):
+        monkeypatch.setattr(prediction_table.Parts, "to_table", write)
+        commands.append(vit_scratch("predict", checkpoint, digits, "--output", table))  # which finds the parts done
+        return write(parts)
+
+    monkeypatch.setattr(prediction_table.Parts, "to_table", overtaken)
+    line = refused("predict", checkpoint, digits, "--output", table)
+    assert line.startswith(f"vit-scratch predict: {table}.parts was emptied by another command for the same table")
+    assert commands[0].status == 0
+    assert len(read_csv(table)) == 20
+
+
 def test_several_processes_print_no_list(checkpoint, many, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     line = refused("predict", checkpoint, many)
