@@ -79,14 +79,18 @@ def write_space(
     hub_id = checkpoint if is_hub_id(checkpoint) else None
     with new_folder(output) as folder:
         _write_code(folder)
-        example_files(checkpoint, examples, folder / "examples")
+        shown = [Path(file).name for file in example_files(checkpoint, examples, folder / "examples")]
         if hub_id is None:
             _copy_checkpoint(Path(checkpoint), folder / "checkpoint", code=trust_remote_code)
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id), encoding="utf-8")
-    return [f"written    {output}", f"publish    hf upload OWNER/NAME {output} --repo-type space"]
+    return [
+        f"written    {output}",
+        *([f"examples   {', '.join(shown)}: delete from {output}/examples what is not for everyone"] if shown else []),
+        f"publish    hf upload OWNER/NAME {output} --repo-type space",
+    ]
 
 
 def _app(title: str, hub_id: str | None, options: dict[str, Any]) -> str:

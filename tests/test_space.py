@@ -57,7 +57,8 @@ def written(checkpoint, photo, tmp_path_factory) -> Path:
     result = vit_scratch("demo", checkpoint, "--space", folder, *options)
     publish = f"publish    hf upload OWNER/NAME {folder} --repo-type space\n"
     assert (result.status, result.err) == (0, "")
-    assert result.out == f"written    {folder}\n{publish}"
+    examples = f"01 sample.png, 02 holiday.png: delete from {folder}/examples what is not for everyone"
+    assert result.out == f"written    {folder}\nexamples   {examples}\n{publish}"
     return folder
 
 
