@@ -45,6 +45,7 @@ def session():
 @pytest.fixture
 def open_hub(monkeypatch, naps, session):
     """Open a Hub on this machine that is the Hub of this process: with the settings of `Hub`."""
+    import transformers
     from hub_server import Hub
     from huggingface_hub import constants
 
@@ -57,6 +58,7 @@ def open_hub(monkeypatch, naps, session):
             monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
             monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+            monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # it remembers the Hub of its first call
             return hub
 
         yield open_hub
