@@ -300,7 +300,7 @@ def _count_weights(folder: Path) -> int:
         count = 0
         for name in sorted(names):
             with safe_open(folder / name, framework="pt") as file:
-                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118  # no mapping
+                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118  # not a dict
         return count
     except (OSError, SafetensorError, ValueError, LookupError) as error:
         said = " ".join(str(error).split()).rstrip(".")

@@ -88,7 +88,7 @@ def test_mixed_sizes_and_loading_have_tables_too(tmp_path):
         pytest.param(
             "--device cuda",
             "torch finds no GPU",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU"),
         ),
     ],
 )
