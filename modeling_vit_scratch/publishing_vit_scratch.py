@@ -275,7 +275,8 @@ def plain_card(config: Any, num_parameters: int, reason: str, has_processor: boo
     """
     (architecture,) = config.architectures
     classifies = architecture.endswith("ForImageClassification")
-    # Text for those who read the card, none of it is run here: whether this repository's code runs, they say themselves.
+    # Text for those who read the card; none of it is run here. Whether the code of the repository may run, they say
+    # themselves by pasting it.
     lines = [
         "from PIL import Image",
         "from transformers import AutoImageProcessor, AutoModelForImageClassification",
