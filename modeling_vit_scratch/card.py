@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
@@ -76,22 +77,23 @@ def base_model_of(source: str) -> str | None:
     """
     if is_hub_id(without_scheme(source)):
         return without_scheme(source)
-    named = _metadata(Path(source)).get("base_model")
+    named = metadata_of(source).get("base_model")
     return named if isinstance(named, str) else None
 
 
-def license_of(source: Path) -> dict[str, str]:
-    """What the card of a checkpoint's folder says of its license, by the Hub's names; nothing if there is no card."""
-    metadata = _metadata(source)
+def license_of(source: str | Path) -> dict[str, str]:
+    """What the card of a checkpoint says of its license, by the Hub's names; nothing if there is no card."""
+    metadata = metadata_of(source)
     return {name: metadata[name] for name in LICENSE_TERMS if isinstance(metadata.get(name), str)}
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
-    """The header of a folder's card."""
+def metadata_of(source: str | Path) -> dict[str, Any]:
+    """The header of the card of a checkpoint, a folder or a Hub id; nothing if it has none that can be read."""
     try:
-        return ModelCard.load(folder / "README.md").data.to_dict()
-    except (OSError, ValueError, YAMLError):
-        return {}  # none, or not one of a model
+        card = ModelCard.load(source if isinstance(source, str) and is_hub_id(source) else Path(source, "README.md"))
+    except (OSError, ValueError, YAMLError, HTTPError):
+        return {}  # the model is whole without it
+    return card.data.to_dict()
 
 
 def named_labels(id2label: dict[Any, str]) -> list[str]:

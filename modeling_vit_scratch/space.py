@@ -9,11 +9,11 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, SpaceCardData
+from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from .card import markdown
+from .card import license_of, markdown
 from .checkpoints.folders import check_new_folder, new_folder
 from .demo import example_files, load_answers
 from .hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
@@ -149,19 +149,10 @@ def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         models=None if hub_id is None else [hub_id],
-        license=_license(checkpoint, hub_id),
+        license=license_of(checkpoint).get("license"),
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (
         f"---\n{metadata.to_yaml()}\n---\n\n# {markdown(title)}\n\n"
         f"An image classifier to try out: {what}, with its attention laid over the image.\n"
     )
-
-
-def _license(checkpoint: str, hub_id: str | None) -> str | None:
-    """The license that the card of a checkpoint names, if it has one."""
-    try:
-        card = ModelCard.load(checkpoint if hub_id is not None else Path(checkpoint, "README.md"))
-    except (OSError, ValueError):  # no card, no network, or no metadata in it
-        return None
-    return getattr(card.data, "license", None)

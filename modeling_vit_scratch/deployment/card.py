@@ -4,13 +4,11 @@
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
 
 from .. import __version__
-from ..card import markdown, named_labels
+from ..card import markdown, metadata_of, named_labels
 from ..hub import is_hub_id
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -55,7 +53,7 @@ class Facts:
 
 def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) -> None:
     """Render the template into the README.md of a folder that holds the exported file."""
-    before = _metadata_of(facts.checkpoint)
+    before = metadata_of(facts.checkpoint)
     is_onnx = facts.format != "torch-export"
     base_model = facts.checkpoint if is_hub_id(facts.checkpoint) else before.get("base_model")
     metadata = ModelCardData(
@@ -86,15 +84,6 @@ def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) ->
         vit_scratch_version=__version__,
     )
     (folder / "README.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
-
-
-def _metadata_of(checkpoint: str) -> dict[str, Any]:
-    """What the checkpoint's own card says at its top, if it has one."""
-    try:
-        card = ModelCard.load(checkpoint if is_hub_id(checkpoint) else Path(checkpoint, "README.md"))
-    except (OSError, ValueError, HfHubHTTPError):  # no card, or none that can be read; the model is whole without it
-        return {}
-    return card.data.to_dict()
 
 
 def version_of(package: str) -> str:
