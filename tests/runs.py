@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The command line, called in this process, and what the tests ask about the folders that it leaves."""
 
+import gc
 import hashlib
 import io
 import multiprocessing
@@ -142,6 +143,7 @@ class Service(Run):
 
 
 def _run_alone(arguments: list[str], before: str, script: str | None, out: str, err: str) -> None:
+    gc.freeze()  # what was imported is there to stay: looking for garbage among it takes a third of a second each time
     os.setsid()  # a signal to its group is not one to the tests
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
     for number, file in ((1, out), (2, err)):
