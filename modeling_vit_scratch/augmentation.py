@@ -6,7 +6,7 @@ an image can be repeated. All of it can be pickled, as workers that are spawned 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -121,9 +121,13 @@ def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
 
     After resizing, a pixel has 256 possible values, so those of transformers' processors for Pillow are rescaled and
     normalised once, and looked up; other processors do all of it themselves.
+
+    Raises:
+        ValueError: if the processor does not make images of one size.
     """
     resized = _resized(processor, images) if _rescales_and_normalises_last(processor) else []
-    if len({image.shape for image in resized}) != 1:
+    check_same_size(image.shape for image in resized)
+    if not resized:
         return processor(images, return_tensors="pt")["pixel_values"]
     result = np.empty((len(resized), *resized[0].shape), dtype=np.float32)
     channels = result.shape[1]
@@ -136,6 +140,20 @@ def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
             # Every index is in range; the default mode would check that, in a copy.
             np.take(values[channel], image[channel], out=row[channel], mode="clip")
     return torch.from_numpy(result)
+
+
+def check_same_size(shapes: Iterable[Sequence[int]]) -> None:
+    """Refuse images whose heights and widths, the last two of each shape, are not the same.
+
+    Raises:
+        ValueError: with two of their sizes.
+    """
+    sizes = sorted({"x".join(map(str, shape[-2:])) for shape in shapes})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the image processor makes images of several sizes ({sizes[0]} and {sizes[1]} pixels), which do not go "
+            "into one batch: let it resize them, or take them one at a time (--batch_size 1)."
+        )
 
 
 def _resized(processor: Any, images: list[Image.Image]) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from . import __version__
+from .memory import keep_freed_memory
 
 USER_ERROR = 2
 SOME_IMAGES_BAD = 1
@@ -95,6 +96,7 @@ def _by_recipe(argv: list[str], verb: str) -> int:
         from .pretraining import pretrain
 
         run = pretrain
+    keep_freed_memory()
     with stoppable():
         run(arguments)
     return 0
@@ -111,6 +113,16 @@ def _add_speed(parser: Parser) -> None:
         metavar="R",
         help="patches that each block merges away: faster, a little less accurate (default: what the checkpoint says)",
     )
+
+
+def add_revision(parser: Parser) -> None:
+    """A flag that says which state of a repository is meant."""
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id (default: main)")
+
+
+def _add_trust(parser: Parser) -> None:
+    add_revision(parser)
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
 
 
 def _add_batch_size(parser: Parser) -> None:
@@ -135,12 +147,13 @@ def _evaluate(argv: list[str]) -> int:
     _add_batch_size(parser)
     parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
     _add_speed(parser)
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+    _add_trust(parser)
     arguments = parser.parse_args(argv)
     from .evaluation import evaluate
     from .metrics import compute_metrics
     from .report import results_lines
 
+    keep_freed_memory()
     with stoppable():
         results = evaluate(**vars(arguments))
     for sentence in results.left_out:
@@ -154,18 +167,22 @@ def _predict(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch predict", description="Say what is on images.")
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument(
-        "images", nargs="+", help="files, folders whose images are all taken, parquet files, and 'patterns/**/*.jpg'"
+        "images",
+        nargs="+",
+        help="files, folders (all in them whose names end as images' do), parquet files, and 'patterns/**/*.jpg'",
     )
     parser.add_argument("--top_k", "--top-k", type=positive, default=1, help="labels per image (default: 1)")
     parser.add_argument(
         "--output",
-        help="write a table to this file: .jsonl, .csv or .parquet; the same command goes on if it was interrupted",
+        help="write a table to this file: .jsonl, .csv or .parquet; the same command goes on if it was interrupted, "
+        "and images that cannot be read are listed beside it, in a file that ends in .skipped.csv",
     )
     parser.add_argument("--image_column_name", help="column of the images in parquet files (default: found by itself)")
     _add_batch_size(parser)
     _add_speed(parser)
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+    _add_trust(parser)
     options = vars(parser.parse_args(argv))
+    keep_freed_memory()
     with stoppable():
         return _print_predictions(options) if options["output"] is None else _write_predictions(options)
 
@@ -180,7 +197,7 @@ def _print_predictions(options: dict[str, Any]) -> int:
     for item in predict(**options):
         if isinstance(item, Prediction):
             ranked = zip(item.labels, item.scores, strict=True)
-            print(item.file, *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+            print(on_one_line(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
         else:
             status = SOME_IMAGES_BAD
             print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
@@ -232,7 +249,7 @@ def _import(argv: list[str]) -> int:
         default="",
         help="what the source does not say, as fields of the configuration: 'num_attention_heads=12'",
     )
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
+    add_revision(parser)
     arguments = parser.parse_args(argv)
     from huggingface_hub.utils import enable_progress_bars
 
@@ -302,7 +319,7 @@ def _demo(argv: list[str]) -> int:
         "--server_port", "--server-port", "--port", type=count, help="port (default: the first free one from 7860 on)"
     )
     _add_speed(parser)
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
+    _add_trust(parser)
     options = vars(parser.parse_args(argv))
     try:
         from .serving import serve
@@ -321,6 +338,11 @@ def _demo(argv: list[str]) -> int:
         else:
             print(*write_space(output=space, **options), sep="\n")
     return 0
+
+
+def on_one_line(name: str) -> str:
+    """A file name as it is shown: what would break the line, and bytes that are no text, as Python spells them."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 @contextmanager

@@ -167,13 +167,13 @@ def _one_image(answers: Answers, examples: Sequence[str]) -> None:
             if examples:
                 gr.Examples([[example] for example in examples], [upload], cache_examples=False, label="Examples")
         with gr.Column():
-            message = gr.Markdown(visible=False, elem_id="message")
+            message = gr.Markdown(visible=False, label="Message", elem_id="message")
             label = gr.Label(label="Probabilities", num_top_classes=TOP, elem_id="probabilities")
     with gr.Row():
         options: dict[str, Any] = {"interactive": False, "format": "png", "visible": False}
         attention = gr.Image(label=ATTENTION, elem_id="attention", buttons=["download", "fullscreen"], **options)
         seen = gr.Image(label=SEEN, elem_id="seen", buttons=["download", "fullscreen"], **options)
-    about = gr.Markdown(ABOUT_ATTENTION, visible=False)
+    about = gr.Markdown(ABOUT_ATTENTION, visible=False, label="About the attention")
     outputs = [message, label, attention, about, seen]
     upload.change(answers.look, [upload], outputs, preprocess=False, api_name="classify")
 
@@ -181,9 +181,16 @@ def _one_image(answers: Answers, examples: Sequence[str]) -> None:
 def _many_images(answers: Answers) -> None:
     gr.Markdown(f"The table has the most likely class of each image; the CSV has up to {TOP}.")
     uploads = gr.File(label="Images", file_count="multiple", elem_id="uploads", height=200)
-    message = gr.Markdown(visible=False, elem_id="many-message")
+    message = gr.Markdown(visible=False, label="Message", elem_id="many-message")
     download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_id="download")
-    table = gr.Dataframe(headers=["file", "label", "score"], interactive=False, visible=False, elem_id="table")
+    table = gr.Dataframe(
+        headers=["file", "label", "score"],
+        label="Table",
+        show_label=False,
+        interactive=False,
+        visible=False,
+        elem_id="table",
+    )
     outputs = [message, table, download]
     uploads.change(answers.look_at_many, [uploads], outputs, preprocess=False, api_name="classify_many")
 
@@ -209,7 +216,8 @@ def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> lis
         ValueError: if one cannot be read, or is not there.
     """
     own = os.path.join(checkpoint, "sample.png")
-    names = [*([own] if os.path.isfile(own) else []), *examples]
+    # Who names the checkpoint's own, too, gets it once.
+    names = [*([own] if os.path.isfile(own) else []), *(name for name in examples if not _same_file(name, own))]
     if not names:
         return []
     sources, result = ImageSources(names), []
@@ -220,3 +228,7 @@ def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> lis
         image.save(place)
         result.append(str(place))
     return result
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

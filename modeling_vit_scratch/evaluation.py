@@ -34,6 +34,7 @@ def evaluate(
     strict_images: bool = False,
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> SplitResults:
     """Predict a split of labelled images.
@@ -44,8 +45,7 @@ def evaluate(
         split: which split; by default `test` if there is one, else `validation`, else all images.
         batch_size: images at a time.
         strict_images: stop at images that cannot be read, instead of leaving them out.
-        precision, token_merging: those of `load_checkpoint`.
-        trust_remote_code: run code that comes with the checkpoint.
+        precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Returns:
         The logits and labels, which `compute_metrics` and `per_class_report` score.
@@ -55,7 +55,11 @@ def evaluate(
             does not know.
     """
     model, processor, label_names = load_checkpoint(
-        checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
+        checkpoint,
+        precision=precision,
+        token_merging=token_merging,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
     dataset, name, shown = labelled_split(
         data,

@@ -29,6 +29,7 @@ from .publishing_vit_scratch import CARD, PICTURES, PROCESSOR, Published, plain_
 # if there are such.
 CONFIGURATIONS = ["config.json", "preprocessor_config.json", "model.safetensors.index.json"]
 SAFETENSORS = ["model.safetensors", "model-*-of-*.safetensors"]
+STATE = "trainer_state.json"  # transformers' name, in a checkpoint from which training can go on
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.
 WAITS = (1.0, 5.0, 20.0)
 LONGEST_WAIT = 120.0
@@ -65,8 +66,7 @@ def fetched(source: str, revision: str | None = None) -> Path:
     if not is_hub_id(name):
         if not os.path.exists(source):
             raise ValueError(f"there is no file or folder {source}, and it is no name on the Hub (owner/model).")
-        if revision is not None:
-            raise ValueError(f"revision {revision} is of a model on the Hub, and {source} is on this machine.")
+        check_revision(source, revision)
         return Path(source)
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=[CARD, *CONFIGURATIONS, *SAFETENSORS])
@@ -79,6 +79,16 @@ def fetched(source: str, revision: str | None = None) -> Path:
             f"there is no folder {name}, and the Hub's {name} holds no weights: {', '.join(OTHER_WEIGHTS)}."
         )
     return Path(folder)
+
+
+def check_revision(source: str, revision: str | None) -> None:
+    """Refuse a revision of what lies on this machine.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if revision is not None and os.path.exists(source):
+        raise ValueError(f"revision {revision} is of a model on the Hub, and {source} is on this machine.")
 
 
 def _reason(name: str, revision: str | None, error: Exception) -> str:
@@ -120,11 +130,11 @@ def push(
         ValueError: one sentence: what the checkpoint lacks, or why it could not be published.
     """
     folder = Path(checkpoint)
-    plain = _checked(folder)
     if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", repo_id):
         raise ValueError(
             f"the name of a repository is owner/name or name, of letters, digits, - _ and ., got {repo_id!r}."
         )
+    plain = _checked(folder, repo_id)
 
     def attempt() -> Published:
         return publish(
@@ -242,7 +252,7 @@ def _why_not(repo_id: str, error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _checked(folder: Path) -> str:
+def _checked(folder: Path, repo_id: str) -> str:
     """Look whether a folder is one of our checkpoints, and whole; the card for it, if it has none.
 
     Raises:
@@ -271,7 +281,11 @@ def _checked(folder: Path) -> str:
     if (folder / CARD).is_file():
         return ""
     config = ViTScratchConfig.from_pretrained(folder)
-    return plain_card(config, num_parameters, "nothing says on what it was trained")
+    reason = "nothing says on what it was trained"
+    if (folder / STATE).is_file():
+        step = json.loads((folder / STATE).read_text(encoding="utf-8")).get("global_step")
+        reason = f"it was saved in the middle of its training, after step {step}, before it was measured"
+    return plain_card(repo_id, config, num_parameters, reason)
 
 
 def _with_imports(folder: Path, modules: set[str]) -> set[str]:

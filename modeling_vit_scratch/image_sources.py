@@ -60,15 +60,8 @@ class ParquetImages:
         self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
         groups = (file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups))
         self.group_starts = [0, *accumulate(groups)]
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._forget()  # a process that loads images opens the file itself
-        return self.__dict__
-
-    def _forget(self) -> None:
         self.rows: list[Any] = []
-        self.first, self.group, self.batches = 0, -1, iter(())
+        self.first, self.group = 0, -1
 
     def __len__(self) -> int:
         return self.group_starts[-1]

@@ -65,7 +65,7 @@ def read_image(image: Any) -> Image.Image:
             large that it may be a decompression bomb.
     """
     with pillow_silent():
-        return _decoded(image)
+        return decoded(image)
 
 
 @contextmanager
@@ -79,7 +79,8 @@ def pillow_silent() -> Iterator[None]:
         yield
 
 
-def _decoded(image: Any) -> Image.Image:
+def decoded(image: Any) -> Image.Image:
+    """What `read_image` does, for threads whose caller has silenced Pillow around all of them."""
     name = _image_name(image)
     try:
         given = isinstance(image, Image.Image)
@@ -128,7 +129,7 @@ def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
 
     def problem(image: Any) -> str | None:
         try:
-            _decoded(image)
+            decoded(image)
         except BadImageError as error:
             return str(error)
         return None

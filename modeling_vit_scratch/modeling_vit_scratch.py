@@ -186,7 +186,7 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         weights have changed since then, the card claims nothing.
         """
         with tempfile.TemporaryDirectory() as folder:
-            write_complete(self, Path(folder), max_shard_size, tags)
+            write_complete(self, repo_id, Path(folder), max_shard_size, tags)
             return publish(
                 Path(folder),
                 repo_id,

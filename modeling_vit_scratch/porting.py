@@ -83,7 +83,12 @@ def import_lines(imported: Imported, source: str, output: str) -> list[str]:
 
 
 def export_checkpoint(
-    checkpoint: str | Path, output: str | Path, *, format: str, config_overrides: dict[str, Any] | None = None
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    format: str,
+    config_overrides: dict[str, Any] | None = None,
+    revision: str | None = None,
 ) -> list[str]:
     """Write one of our checkpoints as a folder that another library loads itself, with the same logits.
 
@@ -92,6 +97,7 @@ def export_checkpoint(
         output: a new folder, written whole or not at all.
         format: "transformers" or "timm".
         config_overrides: fields of the configuration to change, as far as the weights allow.
+        revision: branch, tag or commit of a Hub id.
 
     Returns:
         What to know: the class or architecture that it became, and how it is loaded.
@@ -100,7 +106,9 @@ def export_checkpoint(
         ValueError: if a setting has no counterpart there, with its name; or `output` cannot be written.
     """
     check_new_folder(output)
-    imported = read_checkpoint(fetched(str(checkpoint)), format="vit-scratch", config_overrides=config_overrides)
+    imported = read_checkpoint(
+        fetched(str(checkpoint), revision), format="vit-scratch", config_overrides=config_overrides
+    )
     with new_folder(output) as folder:
         lines = export_model(imported.model, imported.image_processor, folder, format=format)
     return [*(line.replace("FOLDER", str(output)) for line in lines), f"written    {output}"]

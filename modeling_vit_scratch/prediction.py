@@ -4,15 +4,15 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
@@ -23,16 +23,16 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .arguments import spare_cores
-from .augmentation import pixel_values
+from .augmentation import check_same_size, pixel_values
 from .deployment.int8 import Int8Classifier
 from .finetuning import check_merged
+from .hub import check_revision
 from .image_sources import ImageSources
-from .images import BadImageError, read_image
+from .images import BadImageError, decoded, pillow_silent
 from .layers_vit_scratch import height_width
-from .sampling import leave_signals
 
-# Fewer batches are done before processes that read images for them would have started.
-WORTH_WORKERS = 8
+# Images that a thread reads and prepares at a time.
+READ_TOGETHER = 8
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -41,6 +41,7 @@ def load_checkpoint(
     *,
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel | Int8Classifier, BaseImageProcessor, list[str]]:
     """A classifier ready for use, its image processor, and its labels in the order of the logits.
@@ -49,6 +50,7 @@ def load_checkpoint(
         checkpoint: a folder or a Hub id.
         precision: one of `PRECISIONS`; "int8" runs on the CPU.
         token_merging: patches that each block merges away, instead of what the checkpoint says.
+        revision: a branch, tag or commit of a Hub id.
         trust_remote_code: run code that comes with it; not needed for checkpoints of this package.
 
     Raises:
@@ -57,8 +59,8 @@ def load_checkpoint(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    check_checkpoint(checkpoint)
-    options = {"trust_remote_code": trust_remote_code}
+    check_checkpoint(checkpoint, revision)
+    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     with loading(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, **options)
         processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
@@ -91,8 +93,8 @@ def load_checkpoint(
     return model, processor, label_names
 
 
-def check_checkpoint(checkpoint: str) -> None:
-    """Refuse at once what is neither a folder nor the name of a model on the Hub.
+def check_checkpoint(checkpoint: str, revision: str | None = None) -> None:
+    """Refuse at once what is neither a folder nor the name of a model on the Hub, which alone has revisions.
 
     Raises:
         ValueError: naming it.
@@ -100,6 +102,7 @@ def check_checkpoint(checkpoint: str) -> None:
     could_be_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", checkpoint) and not os.path.exists(checkpoint)
     if not os.path.isdir(checkpoint) and not could_be_hub_id:
         raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+    check_revision(checkpoint, revision)
     unfinished = sorted(Path(checkpoint).glob("checkpoint-*")) if os.path.isdir(checkpoint) else []
     if unfinished and not os.path.exists(os.path.join(checkpoint, "config.json")):
         raise ValueError(
@@ -144,6 +147,7 @@ def predict(
     image_column_name: str | None = None,
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Iterator[Prediction | BadImageError]:
     """Say what is on images, in order.
@@ -153,8 +157,7 @@ def predict(
         images, image_column_name: those of `ImageSources`.
         top_k: labels per image, at most as many as there are.
         batch_size: images at a time.
-        precision, token_merging: those of `load_checkpoint`.
-        trust_remote_code: run code that comes with the checkpoint.
+        precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Yields:
         A `Prediction` for each image, or the `BadImageError` of one that cannot be read.
@@ -166,7 +169,11 @@ def predict(
         raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}.")
     sources = ImageSources(images, image_column_name)
     classifier = Classifier(
-        checkpoint, precision=precision, token_merging=token_merging, trust_remote_code=trust_remote_code
+        checkpoint,
+        precision=precision,
+        token_merging=token_merging,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
     batches = batches_of(range(len(sources)), batch_size)
     bar = tqdm(total=len(sources), unit="image", leave=False, disable=None if len(batches) > 1 else True)
@@ -203,27 +210,31 @@ class Classifier:
     def predict(
         self, sources: ImageSources, batches: Sequence[range], top_k: int
     ) -> Iterator[list[Prediction | BadImageError]]:
-        """Say what is on the images with these numbers; other processes read the next ones meanwhile.
+        """Say what is on the images with these numbers; threads read the next ones meanwhile.
 
         Args:
             sources: the images.
             batches: the numbers of those to predict, in order.
             top_k: labels per image, at most as many as there are.
         """
-        loader = DataLoader(
-            PreparedImages(sources, self.processor),
-            batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of sequences of numbers does
-            collate_fn=_as_it_is,
-            worker_init_fn=leave_signals,
-            num_workers=spare_cores() if len(batches) >= WORTH_WORKERS else 0,
-            pin_memory=self.model.device.type == "cuda",
-        )
-        for batch, (pixels, bad) in zip(batches, loader, strict=True):
-            rows = iter([] if pixels is None else self._top(pixels, min(top_k, len(self.label_names))))
-            yield [
-                BadImageError(bad[number]) if number in bad else self._prediction(sources.name(number), *next(rows))
-                for number in batch
-            ]
+        # Pillow decodes and resizes side by side with other threads, and where the model computes on the same cores,
+        # threads take less of its time than processes, which would have to be sent what they prepared.
+        with ThreadPoolExecutor(spare_cores() + 1) as pool:
+
+            def begin(numbers: range) -> list[Future[Prepared]]:
+                images = [sources[number] for number in numbers]
+                starts = range(0, len(images), READ_TOGETHER)
+                return [pool.submit(self._prepared, images[start : start + READ_TOGETHER]) for start in starts]
+
+            first, *others = [*batches, range(0)]
+            with pillow_silent():
+                prepared = [part.result() for part in begin(first)]
+            for batch, following in zip(batches, others, strict=True):
+                with pillow_silent():
+                    parts = begin(following)
+                    results = self._predictions([sources.name(number) for number in batch], prepared, top_k)
+                    prepared = [part.result() for part in parts]
+                yield results
 
     def predict_batch(self, images: Sequence[Any], top_k: int) -> list[Prediction | BadImageError]:
         """Say what is on images that are in memory together; several threads may ask at once.
@@ -233,19 +244,33 @@ class Classifier:
                 results.
             top_k: labels per image, at most as many as there are.
         """
-        results: list[Any] = []
+        names = [image["path"] if isinstance(image, dict) else image for image in images]
+        with pillow_silent():
+            return self._predictions(names, [self._prepared(images)], top_k)
+
+    def _prepared(self, images: Sequence[Any]) -> "Prepared":
+        """Read images and make them the input of the model."""
+        readable: list[Image.Image] = []
+        problems: list[BadImageError | None] = []
         for image in images:
             try:
-                results.append(read_image(image))
+                readable.append(decoded(image))
+                problems.append(None)
             except BadImageError as error:
-                results.append(error)
-        readable = [image for image in results if not isinstance(image, BadImageError)]
-        rows = iter(self.most_likely(readable, top_k) if readable else [])
+                problems.append(error)
+        return Prepared(pixel_values(self.processor, readable) if readable else None, problems)
+
+    def _predictions(
+        self, names: list[str], prepared: Sequence["Prepared"], top_k: int
+    ) -> list[Prediction | BadImageError]:
+        """What is on the images of a batch, which may have been prepared in parts, under these names."""
+        pixels = [part.pixels for part in prepared if part.pixels is not None]
+        check_same_size(part.shape for part in pixels)
+        rows = iter(self._top(torch.cat(pixels), min(top_k, len(self.label_names))) if pixels else [])
+        problems = [problem for part in prepared for problem in part.problems]
         return [
-            result
-            if isinstance(result, BadImageError)
-            else self._prediction(image["path"] if isinstance(image, dict) else image, *next(rows))
-            for image, result in zip(images, results, strict=True)
+            self._prediction(name, *next(rows)) if problem is None else problem
+            for name, problem in zip(names, problems, strict=True)
         ]
 
     def most_likely(self, images: list[Image.Image], top_k: int) -> list[tuple[list[float], list[int]]]:
@@ -263,22 +288,8 @@ class Classifier:
         return Prediction(name, [self.label_names[index] for index in classes], scores)
 
 
-class PreparedImages(torch.utils.data.Dataset):
-    """Numbers of images -> those that can be read as a batch (B, C, H, W), or None; and what is wrong with others."""
+class Prepared(NamedTuple):
+    """Images that were read: (B, C, H, W) of those that can be, or None; for each, what is wrong with it, or None."""
 
-    def __init__(self, sources: ImageSources, processor: BaseImageProcessor):
-        self.sources = sources
-        self.processor = processor
-
-    def __getitems__(self, numbers: Sequence[int]) -> tuple[Tensor | None, dict[int, str]]:
-        readable, bad = [], {}
-        for number in numbers:
-            try:
-                readable.append(read_image(self.sources[number]))
-            except BadImageError as error:
-                bad[number] = str(error)
-        return (pixel_values(self.processor, readable) if readable else None), bad
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    pixels: Tensor | None
+    problems: list[BadImageError | None]

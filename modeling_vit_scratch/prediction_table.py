@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -27,11 +28,13 @@ from tqdm.auto import tqdm
 
 from .image_sources import ImageSources
 from .images import BadImageError
+from .locking import locked
 from .prediction import Classifier, Prediction, batches_of
 
 # Images of a part, rounded up to whole batches; and those whose predictions are in memory at once for the table.
 PART_SIZE = 1024
 PLAN = "plan.json"
+LOCK = "lock"
 # As long may one process wait for the slowest one.
 PATIENCE = timedelta(weeks=4)
 
@@ -56,6 +59,7 @@ def predict_table(
     image_column_name: str | None = None,
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Written | None:
@@ -66,8 +70,8 @@ def predict_table(
     Args:
         output: the file, of one of the kinds in `OUTPUT_WRITERS`.
         say: is told, in a sentence each, which images cannot be read, and what was done before.
-        checkpoint, images, top_k, batch_size, image_column_name, precision, token_merging, trust_remote_code: those of
-            `predict`.
+        checkpoint, images, top_k, batch_size, image_column_name, precision, token_merging, revision,
+            trust_remote_code: those of `predict`.
 
     Returns:
         What is in the table, in process 0.
@@ -79,7 +83,7 @@ def predict_table(
     sources = ImageSources(images, image_column_name)
     options: dict[str, Any] = {"precision": precision, "token_merging": token_merging}
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    classifier = Classifier(checkpoint, state.device, trust_remote_code=trust_remote_code, **options)
+    classifier = Classifier(checkpoint, state.device, revision=revision, trust_remote_code=trust_remote_code, **options)
     plan = {
         "images": hashlib.sha256(sources.identity().encode("utf-8", "surrogateescape")).hexdigest(),
         "checkpoint": _identity(checkpoint, classifier),
@@ -87,15 +91,16 @@ def predict_table(
         **options,
     }
     part_size = -(-PART_SIZE // batch_size) * batch_size
-    parts = Parts(os.path.realpath(output), plan, len(sources), part_size)  # a link stays one
-    if state.is_main_process and parts.num_done():
-        say(f"goes on: {parts.num_done():,} of {len(sources):,} images were done before.")
-    _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
-    state.wait_for_everyone()
+    parts = Parts(output, plan, len(sources), part_size)
     written = None
-    if state.is_main_process:
-        written = parts.to_table()
-    state.wait_for_everyone()
+    with parts.claimed(state):
+        if state.is_main_process and parts.num_done():
+            say(f"goes on: {parts.num_done():,} of {len(sources):,} images were done before.")
+        _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            written = parts.to_table()
+        state.wait_for_everyone()
     return written
 
 
@@ -152,7 +157,8 @@ class Parts:
 
     def __init__(self, output: str, plan: dict[str, Any], num_images: int, part_size: int):
         self.output = output
-        self.folder = Path(f"{output}.parts")
+        self.table = os.path.realpath(output)  # a link stays one
+        self.folder = Path(f"{self.table}.parts")
         self.num_images = num_images
         self.plan = plan | {"part_size": part_size}
         if (self.folder / PLAN).is_file():
@@ -165,6 +171,23 @@ class Parts:
                 )
             self.plan = before
         self.count = -(-num_images // self.plan["part_size"])
+
+    @contextmanager
+    def claimed(self, state: PartialState) -> Iterator[None]:
+        """Make the folder of the parts, and keep other commands for the same table out meanwhile.
+
+        Raises:
+            ValueError: if one is going on.
+        """
+        if state.is_main_process:
+            self.folder.mkdir(exist_ok=True)
+        try:
+            holds = f"is writing {self.output}: wait for it, or name another --output."
+            with locked(self.folder / LOCK, state, holds):
+                yield
+        finally:
+            if state.is_main_process and self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def images(self, number: int) -> range:
         """The numbers of the images of a part."""
@@ -188,7 +211,6 @@ class Parts:
         for index, item in zip(self.images(number), results, strict=True):
             what = {"error": str(item)} if isinstance(item, BadImageError) else {"l": item.labels, "s": item.scores}
             lines.append(json.dumps({"file": printable(sources.name(index)), **what}) + "\n")
-        self.folder.mkdir(exist_ok=True)
         if not (self.folder / PLAN).is_file():
             self._write(self.folder / PLAN, json.dumps(self.plan))
         self._write(self._file(number), "".join(lines))
@@ -220,15 +242,16 @@ class Parts:
         """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
         bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
         good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
-        bad_list = self.output.removesuffix(Path(self.output).suffix) + ".skipped.csv"
-        predicted = write_predictions(good, self.output)
+        bad_list = self.table.removesuffix(Path(self.table).suffix) + ".skipped.csv"
+        predicted = write_predictions(good, self.table)
         if bad:
             with open(bad_list, "w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([("file", "reason"), *bad])
         elif os.path.exists(bad_list):
             os.remove(bad_list)  # of a table that this one has replaced
         shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so
-        return Written(predicted, len(bad), bad_list if bad else None)
+        shown = bad_list if os.path.isabs(self.output) else os.path.relpath(bad_list)
+        return Written(predicted, len(bad), shown if bad else None)
 
 
 def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:

@@ -213,7 +213,9 @@ def _with_license(card: Path | bytes, license: str | None, repository: ModelInfo
     return str(changed).encode()
 
 
-def write_complete(model: PreTrainedModel, folder: Path, max_shard_size: int | str, tags: list[str] | None) -> None:
+def write_complete(
+    model: PreTrainedModel, name: str, folder: Path, max_shard_size: int | str, tags: list[str] | None
+) -> None:
     """Save a model with what belongs to it: the processor of the checkpoint that it was loaded from, and a card.
 
     The card, pictures and results of that checkpoint are those of its weights. Where the model's are others by now, it
@@ -221,6 +223,7 @@ def write_complete(model: PreTrainedModel, folder: Path, max_shard_size: int | s
 
     Args:
         model: a model of this package.
+        name: of the repository, over the card if that is a plain one.
         folder: where to.
         max_shard_size: of a file of weights.
         tags: more tags for the card.
@@ -232,15 +235,15 @@ def write_complete(model: PreTrainedModel, folder: Path, max_shard_size: int | s
         same = _same_weights(folder, origin)
         if not same and (origin / CARD).is_file():
             reason = "its weights are not those of the checkpoint any more that it was loaded from"
-        for name in (PROCESSOR, *(ABOUT_WEIGHTS if same else ())):
-            for path in origin.glob(name):
+        for pattern in (PROCESSOR, *(ABOUT_WEIGHTS if same else ())):
+            for path in origin.glob(pattern):
                 target = folder / path.relative_to(origin)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
     card = folder / CARD
     if not card.is_file():
         has_processor = (folder / PROCESSOR).is_file()
-        card.write_text(plain_card(model.config, model.num_parameters(), reason, has_processor), encoding="utf-8")
+        card.write_text(plain_card(name, model.config, model.num_parameters(), reason, has_processor), encoding="utf-8")
     if tags:
         tagged = ModelCard.load(card)
         tagged.data.tags = [*(tagged.data.tags or []), *(tag for tag in tags if tag not in (tagged.data.tags or []))]
@@ -264,10 +267,11 @@ def _same_weights(folder: Path, other: Path) -> bool:
     return files == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in files)
 
 
-def plain_card(config: Any, num_parameters: int, reason: str, has_processor: bool = True) -> str:
+def plain_card(name: str, config: Any, num_parameters: int, reason: str, has_processor: bool = True) -> str:
     """A card for weights of which nothing was measured.
 
     Args:
+        name: of the repository, with or without its owner.
         config: of the model, with `architectures` as they are when it is saved.
         num_parameters: of the model.
         reason: why nothing is known of it, as a clause.
@@ -298,7 +302,7 @@ def plain_card(config: Any, num_parameters: int, reason: str, has_processor: boo
         tags=["vit-scratch", "vision-transformer"],
     )
     text = PLAIN_CARD.format(
-        name=architecture,
+        name=name.rpartition("/")[2],
         task=" for image classification" if classifies else "",
         depth=config.num_hidden_layers,
         width=config.hidden_size,

@@ -4,8 +4,6 @@
 import json
 import os
 import shutil
-import socket
-import sys
 import tempfile
 import time
 import uuid
@@ -22,12 +20,11 @@ from transformers import Trainer
 from .arguments import TrainingArguments
 from .columns import listed
 from .finetuning import ADAPTER
+from .hub import STATE
 from .images import read_image
+from .locking import locked
 from .report import draw_training
 from .training_card import FinishedRun, write_model_card
-
-if sys.platform != "win32":
-    import fcntl
 
 INCOMPLETE = ".incomplete"
 INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
@@ -36,7 +33,6 @@ PICTURE = "training.png"
 RECIPE = "recipe.yaml"
 SAMPLE = "sample.png"
 SAMPLE_SIZE = (512, 512)
-STATE = "trainer_state.json"  # transformers' name
 # Seconds after which a network file system shows to one machine what another one wrote.
 SLOWEST_DISK = 60.0
 # What a run may leave in its folder; anything else there is not ours to delete.
@@ -204,7 +200,8 @@ def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, 
     output = Path(arguments.output_dir or "")
     arguments.distributed_state.wait_for_everyone()
     _check_shared(arguments)
-    with _locked(arguments):
+    holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
+    with locked(output / LOCK, arguments.distributed_state, holds):
         if arguments.process_index == 0:
             for path in output.iterdir():
                 if path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
@@ -213,42 +210,6 @@ def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, 
             os.replace(output / INCOMPLETE, output / RECIPE)
         arguments.distributed_state.wait_for_everyone()
         yield
-
-
-@contextmanager
-def _locked(arguments: TrainingArguments) -> Iterator[None]:
-    """Hold the lock of the output folder, which the system takes from a process that dies, in process 0.
-
-    It is a lock of POSIX records: those of `flock` would live on in the processes that load images.
-
-    Raises:
-        ValueError: in all processes, if another run holds it.
-    """
-    path, holder = Path(arguments.output_dir or "") / LOCK, ""
-    if sys.platform == "win32" or arguments.process_index > 0:
-        file = None
-    else:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
-        except BlockingIOError:
-            holder = path.read_text(encoding="utf-8") or "another process"
-        except OSError:
-            pass  # a file system without locks
-    (holder,) = broadcast_object_list([holder])
-    if holder:
-        raise ValueError(
-            f"{holder} is training in the output folder {arguments.output_dir}: wait for it, stop it, or choose "
-            "another --output_dir."
-        )
-    try:
-        yield
-    finally:
-        if file is not None:
-            path.unlink(missing_ok=True)
-            file.close()
 
 
 def _check_shared(arguments: TrainingArguments) -> None:

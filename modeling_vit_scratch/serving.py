@@ -73,12 +73,13 @@ def serve(
     server_port: int | None = None,
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> None:
     """Serve the page of a checkpoint until a signal comes, and print its address.
 
     Args:
-        checkpoint, precision, token_merging, trust_remote_code: those of `load_checkpoint`.
+        checkpoint, precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
         title: the name over the page; by default that of the checkpoint.
         examples: image files to try it with, and folders of them, besides the checkpoint's own.
         server_name: the address to listen at; by default `GRADIO_SERVER_NAME`, else 127.0.0.1, this machine alone.
@@ -96,6 +97,7 @@ def serve(
         title=title,
         precision=precision,
         token_merging=token_merging,
+        revision=revision,
         trust_remote_code=trust_remote_code,
     )
     with _private_folder() as folder, pillow_silent():

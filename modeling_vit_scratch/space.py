@@ -49,6 +49,7 @@ def write_space(
     examples: Sequence[str] = (),
     precision: str = "fp32",
     token_merging: int | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> list[str]:
     """Write the Space of a checkpoint, whole or not at all.
@@ -57,7 +58,8 @@ def write_space(
     itself. Examples are written anew, without what cameras note in photographs.
 
     Args:
-        checkpoint, precision, token_merging, trust_remote_code: those of `load_checkpoint`; the Space uses them, too.
+        checkpoint, precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`, for the Space,
+            too.
         output: a new folder.
         title: the name over the page; by default that of the checkpoint.
         examples: image files to try it with, besides the checkpoint's own.
@@ -72,6 +74,7 @@ def write_space(
     options: dict[str, Any] = {
         "precision": precision,
         "token_merging": token_merging,
+        "revision": revision,
         "trust_remote_code": trust_remote_code,
     }
     # So that what is wrong with it is said now, and not by a Space that does not start.
@@ -95,8 +98,9 @@ def write_space(
 
 def _app(title: str, hub_id: str | None, options: dict[str, Any]) -> str:
     flags = [f"--title={title}", f"--precision={options['precision']}"]
-    if options["token_merging"] is not None:
-        flags.append(f"--token_merging={options['token_merging']}")
+    for name in ("token_merging", "revision"):
+        if options[name] is not None:
+            flags.append(f"--{name}={options[name]}")
     if options["trust_remote_code"]:
         flags.append("--trust_remote_code")
     return APP.format(

@@ -2,14 +2,17 @@
 
     python scripts/measure_predict.py [--models NAME …] [--images N] [--batch-size B] [--rounds R]
 
-Both sides classify the same photographs in the same batches, round by round. The bare model has its inputs in memory,
-ready; `predict` reads JPEG files, prepares them in the processes that the machine spares, and writes a table.
+Both sides classify the same photographs in the same batches, round by round, each in a process of its own: the bare
+model as Python runs it, with its inputs in memory, ready; `predict` as its command does, from JPEG files to a table.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from data_loading import write_photographs
 from modeling_vit_scratch.augmentation import pixel_values
 from modeling_vit_scratch.images import read_image
+from modeling_vit_scratch.memory import keep_freed_memory
 from modeling_vit_scratch.prediction import Classifier, batches_of
 from modeling_vit_scratch.prediction_table import predict_table
 from modeling_vit_scratch.presets import preset_path
@@ -33,29 +37,52 @@ def checkpoint_of(preset: str, folder: Path) -> str:
     return str(folder / preset)
 
 
+class Bare:
+    """The model on batches in memory."""
+
+    def __init__(self, checkpoint: str, files: list[str], batch_size: int):
+        self.classifier = Classifier(checkpoint)
+        self.batches = [
+            pixel_values(self.classifier.processor, [read_image(files[number]) for number in batch])
+            for batch in batches_of(range(len(files)), batch_size)
+        ]
+
+    def __call__(self) -> list[float]:
+        """The probability of the likeliest class of each image."""
+        return [scores[0] for batch in self.batches for scores, _ in self.classifier._top(batch, 1)]
+
+
+bare: Bare
+
+
+def prepare_bare(*arguments: Any) -> None:
+    global bare
+    bare = Bare(*arguments)
+
+
+def run_bare() -> list[float]:
+    return bare()
+
+
 def measure(preset: str, num_images: int, batch_size: int, rounds: int) -> str:
+    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "photographs").mkdir()
         files = write_photographs(folder / "photographs", num_images)
-        checkpoint = checkpoint_of(preset, folder)
-        classifier = Classifier(checkpoint)
-        batches = [
-            pixel_values(classifier.processor, [read_image(files[number]) for number in batch])
-            for batch in batches_of(range(num_images), batch_size)
-        ]
+        checkpoint, table = checkpoint_of(preset, folder), folder / "table.jsonl"
+        with (
+            ProcessPoolExecutor(1, spawn, prepare_bare, (checkpoint, files, batch_size)) as one,
+            ProcessPoolExecutor(1, spawn, keep_freed_memory) as other,
+        ):
 
-        def bare() -> list[tuple[list[float], list[int]]]:
-            return [row for batch in batches for row in classifier._top(batch, 1)]
+            def through_files() -> None:
+                other.submit(predict_table, checkpoint, files, str(table), batch_size=batch_size).result()
 
-        def through_files() -> None:
-            predict_table(checkpoint, files, str(folder / "table.jsonl"), batch_size=batch_size)
-
-        through_files()
-        rows = [line.split('"score": ')[1].rstrip("}\n") for line in (folder / "table.jsonl").open()]
-        np.testing.assert_allclose([float(row) for row in rows], [scores[0] for scores, _ in bare()], atol=1e-6)
-        device = classifier.model.device.type
-        times = compare({"bare": bare, "predict": through_files}, rounds, device)
+            through_files()
+            rows = [float(line.split('"score": ')[1].rstrip("}\n")) for line in table.open()]
+            np.testing.assert_allclose(rows, one.submit(run_bare).result(), atol=1e-6)
+            times = compare({"bare": lambda: one.submit(run_bare).result(), "predict": through_files}, rounds, "cpu")
         rates = {name: num_images / statistics.median(values) for name, values in times.items()}
         ratio = with_range(*ratios(times["predict"], times["bare"]))
     return f"| {preset} | {rates['bare']:.1f} | {rates['predict']:.1f} | {ratio} |"

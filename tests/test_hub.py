@@ -209,10 +209,22 @@ def test_a_checkpoint_without_a_card_gets_a_plain_one(hub, ada, copy):
     (copy / "README.md").unlink()
     assert vit_scratch("push", copy, "plain").status == 0
     card = ModelCard(published(hub, "ada/plain")["README.md"].decode())
+    assert "# plain\n" in card.text
     model = AutoModelForImageClassification.from_pretrained(copy)
     assert f"{model.num_parameters():,} parameters" in card.text
     assert 'from_pretrained("ada/plain", trust_remote_code=True)' in card.text
     assert not (copy / "README.md").exists()
+
+
+def test_a_checkpoint_in_the_middle_of_training_says_so(hub, ada, digits_run):
+    checkpoint = max(digits_run[0].glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert vit_scratch("push", checkpoint, "middle").status == 0
+    files = published(hub, "ada/middle")
+    step = checkpoint.name.split("-")[1]
+    assert f"it was saved in the middle of its training, after step {step}" in " ".join(
+        files["README.md"].decode().split()
+    )
+    assert not {"trainer_state.json", "optimizer.pt", "training_args.bin"} & files.keys()
 
 
 def test_an_adapter_names_no_place_of_this_machine(hub, ada, digits_run, tmp_path):
@@ -502,6 +514,18 @@ def python(code: str, *arguments: object, environment: dict[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_branch_is_used_by_its_name_and_another_one_is_missed(hub, ada, digits_run, tmp_path):
+    assert vit_scratch("push", digits_run[0], "pets", "--revision=draft").status == 0
+    picture = digits_run[0] / "sample.png"
+    result = vit_scratch("predict", "ada/pets", picture, "--revision=draft")
+    assert (result.status, result.out) == (0, vit_scratch("predict", digits_run[0], picture).out)
+    assert vit_scratch("evaluate", "ada/pets", "digits", "--revision=draft").status == 0
+    assert vit_scratch("export", "ada/pets", tmp_path / "file", "--format=torch-export", "--revision=draft").status == 0
+    assert "final" in refused("predict", "ada/pets", picture, "--revision=final")
+    line = refused("predict", digits_run[0], picture, "--revision=draft")
+    assert line.endswith(f"revision draft is of a model on the Hub, and {digits_run[0]} is on this machine.")
 
 
 def test_what_was_published_is_used_from_the_hub_with_the_package_and_without(hub, ada, digits_run, tmp_path):

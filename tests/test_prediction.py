@@ -121,6 +121,30 @@ def test_as_many_labels_as_wanted_or_as_there_are(checkpoint, digits):
         assert len({label.split()[0] for label in labels}) == shown
 
 
+def test_a_name_of_several_lines_takes_one(checkpoint, digits, tmp_path):
+    shutil.copy(digits[0] / "00.png", tmp_path / "süß\nand\tsour.png")
+    result = vit_scratch("predict", checkpoint, tmp_path)
+    assert named(result) == [f"{tmp_path}/süß\\nand\\tsour.png"]
+
+
+def test_images_whose_sizes_do_not_go_together_are_predicted_one_at_a_time(checkpoint, digits, tmp_path):
+    place = shutil.copytree(checkpoint, tmp_path / "any", ignore=shutil.ignore_patterns("checkpoint-*"))
+    processor = AutoImageProcessor.from_pretrained(checkpoint)
+    processor.do_resize = False
+    processor.save_pretrained(place)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(9):  # more than a thread reads at a time
+        noise((8, 8)).save(folder / f"{index}.png")
+    assert vit_scratch("predict", place, folder).status == 0
+    noise((12, 8)).save(folder / "9.png")
+    line = refused("predict", place, folder)
+    assert line.endswith(
+        "the image processor makes images of several sizes (8x12 and 8x8 pixels), which do not go into one batch: "
+        "let it resize them, or take them one at a time (--batch_size 1)."
+    )
+
+
 # Images that cannot be read
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import weakref
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pictures import noise
-from runs import Run, contents, free_port, refused, vit_scratch
+from runs import Run, Service, contents, free_port, refused, vit_scratch
 
 from modeling_vit_scratch import prediction, prediction_table
 from modeling_vit_scratch.data import load_images
@@ -203,6 +204,13 @@ def test_if_all_images_are_bad_it_says_so_of_each(checkpoint, tmp_path):
     assert (tmp_path / "table.csv").read_text() == "file,rank,label,score\n"
 
 
+def test_files_are_named_as_they_were_given(checkpoint, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.png").write_bytes(b"")
+    result = vit_scratch("predict", checkpoint, digits, "bad.png", "--output", "table.csv")
+    assert result.out == "20 images written to table.csv, 1 skipped (table.skipped.csv)\n"
+
+
 def test_what_could_not_be_read_is_listed_with_the_reason(checkpoint, digits, tmp_path):
     (tmp_path / 'bad, "odd".png').write_bytes(b"")
     command = ("predict", checkpoint, digits, tmp_path / 'bad, "odd".png', "--output", tmp_path / "table.csv")
@@ -345,6 +353,40 @@ def test_two_commands_for_one_table_end_with_a_table_and_a_sentence(checkpoint, 
     assert line.startswith(f"vit-scratch predict: {table}.parts was emptied by another command for the same table")
     assert commands[0].status == 0
     assert len(read_csv(table)) == 20
+
+
+# Stops in the middle and waits, as one does that has long to go.
+WAITING = """
+write = table.Parts.write
+def waiting(self, *arguments):
+    write(self, *arguments)
+    print("wrote a part", flush=True)
+    import signal
+    signal.pause()
+table.Parts.write = waiting
+"""
+
+
+def test_a_second_command_for_a_table_is_refused_while_the_first_one_lives(checkpoint, many, expected, tmp_path):
+    command = table_command(checkpoint, many, tmp_path / "table.csv")
+    first = Service(command, tmp_path, before=SMALL_PARTS + WAITING)
+    before = contents(tmp_path / "table.csv.parts")
+    line = refused(*command)
+    holder = f"process {first.process.pid} on {socket.gethostname()}"
+    assert line == (
+        f"vit-scratch predict: {holder} is writing {tmp_path / 'table.csv'}: wait for it, or name another --output."
+    )
+    assert contents(tmp_path / "table.csv.parts") == before
+    first.end(signal.SIGKILL)
+    assert vit_scratch(*command).status == 1
+    assert (tmp_path / "table.csv").read_text() == expected
+
+
+def test_a_command_that_fails_before_the_first_part_leaves_nothing(checkpoint, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction.Classifier, "predict", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        vit_scratch("predict", checkpoint, digits, "--output", tmp_path / "table.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_processes_print_no_list(checkpoint, many, monkeypatch):

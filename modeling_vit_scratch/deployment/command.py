@@ -3,7 +3,7 @@
 
 import argparse
 
-from ..cli import Parser, add_data, count, positive, stoppable
+from ..cli import Parser, add_data, add_revision, count, positive, stoppable
 
 LIBRARIES = ("transformers", "timm")
 # As `exporting.FORMATS`, which loads what --help can do without.
@@ -47,8 +47,9 @@ def _parser() -> Parser:
         "--token-merging",
         type=count,
         metavar="R",
-        help="to a file: patches that each block merges away (default: what the checkpoint says)",
+        help="to ONNX and torch-export: patches that each block merges away (default: what the checkpoint says)",
     )
+    add_revision(parser)
     parser.add_argument(
         "--calibrate",
         metavar="DATA",
@@ -94,6 +95,7 @@ def _to_a_library(arguments: argparse.Namespace) -> list[str]:
         arguments.output,
         format=arguments.format,
         config_overrides=parse_overrides(arguments.config_overrides or ""),
+        revision=arguments.revision,
     )
 
 
@@ -116,5 +118,6 @@ def _to_a_file(arguments: argparse.Namespace) -> list[str]:
         arguments.output,
         format=arguments.format,
         token_merging=arguments.token_merging,
+        revision=arguments.revision,
         calibration=calibration,
     )

@@ -88,6 +88,7 @@ def export_classifier(
     *,
     format: str,
     token_merging: int | None = None,
+    revision: str | None = None,
     calibration: Calibration | None = None,
 ) -> list[str]:
     """Write a classifier as one file, with its labels and how images are prepared, and a card.
@@ -100,6 +101,7 @@ def export_classifier(
         output: a new folder, written whole or not at all.
         format: one of `FORMATS`.
         token_merging: patches that each block merges away, instead of what the checkpoint says.
+        revision: branch, tag or commit of a Hub id.
         calibration: images on which 8-bit integers are compared with fp32.
 
     Returns:
@@ -113,7 +115,7 @@ def export_classifier(
     if format != "torch-export":
         check_installed(f"--format {format}")
     checkpoint = without_scheme(checkpoint)
-    model, processor, label_names = load_checkpoint(checkpoint, token_merging=token_merging)
+    model, processor, label_names = load_checkpoint(checkpoint, token_merging=token_merging, revision=revision)
     assert isinstance(model, PreTrainedModel)
     subject = Subject(model, processor, label_names, checkpoint)
     images = calibration.load(label_names) if calibration is not None else None
