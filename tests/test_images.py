@@ -366,8 +366,8 @@ def test_only_a_few_images_are_in_memory_at_once(monkeypatch):
 
 def test_each_image_is_decoded_once(monkeypatch):
     decoded = []
-    decode = images._decoded
-    monkeypatch.setattr(images, "_decoded", lambda image: decoded.append(image["path"]) or decode(image))
+    decode = images.decoded
+    monkeypatch.setattr(images, "decoded", lambda image: decoded.append(image["path"]) or decode(image))
     rows = [row(b"bad" if index % 7 == 0 else encoded(noise()), str(index)) for index in range(40)]
     find_bad_images(undecoded(rows), "checking")
     assert sorted(decoded, key=int) == [str(index) for index in range(40)]
