@@ -106,6 +106,11 @@ def _add_speed(parser: Parser) -> None:
     parser.add_argument(
         "--precision", default="fp32", help="fp32, bf16, or int8 (on the CPU, with ONNX Runtime) (default: fp32)"
     )
+    add_token_merging(parser)
+
+
+def add_token_merging(parser: Parser) -> None:
+    """A flag that lets a model merge patches."""
     parser.add_argument(
         "--token_merging",
         "--token-merging",
@@ -120,7 +125,8 @@ def add_revision(parser: Parser) -> None:
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id (default: main)")
 
 
-def _add_trust(parser: Parser) -> None:
+def add_checkpoint_flags(parser: Parser) -> None:
+    """Flags that say which state of a checkpoint is meant, and whether its code may run."""
     add_revision(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the checkpoint")
 
@@ -147,7 +153,7 @@ def _evaluate(argv: list[str]) -> int:
     _add_batch_size(parser)
     parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
     _add_speed(parser)
-    _add_trust(parser)
+    add_checkpoint_flags(parser)
     arguments = parser.parse_args(argv)
     from .evaluation import evaluate
     from .metrics import compute_metrics
@@ -180,7 +186,7 @@ def _predict(argv: list[str]) -> int:
     parser.add_argument("--image_column_name", help="column of the images in parquet files (default: found by itself)")
     _add_batch_size(parser)
     _add_speed(parser)
-    _add_trust(parser)
+    add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     keep_freed_memory()
     with stoppable():
@@ -272,6 +278,12 @@ def _export(argv: list[str]) -> int:
     return export(argv)
 
 
+def _dry_run(argv: list[str]) -> int:
+    from .inspection.command import dry_run_verb
+
+    return dry_run_verb(argv)
+
+
 def _push(argv: list[str]) -> int:
     parser = Parser(prog="vit-scratch push", description="Publish a checkpoint on the Hub, with its card.")
     parser.add_argument("checkpoint", help="folder")
@@ -319,7 +331,7 @@ def _demo(argv: list[str]) -> int:
         "--server_port", "--server-port", "--port", type=count, help="port (default: the first free one from 7860 on)"
     )
     _add_speed(parser)
-    _add_trust(parser)
+    add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     try:
         from .serving import serve
@@ -386,6 +398,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "pretrain": (partial(_by_recipe, verb="pretrain"), "train a model on images without labels, to be fine-tuned"),
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
+    "dry-run": (_dry_run, "see what goes into each layer and comes out"),
     "import": (_import, "load the weights of another library"),
     "export": (_export, "write a checkpoint for another library, or as a file that runs without any"),
     "push": (_push, "publish a checkpoint on the Hub"),

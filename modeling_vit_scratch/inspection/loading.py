@@ -1,0 +1,83 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The model and the images that the verbs of this package look into."""
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
+    PreTrainedModel,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..augmentation import pixel_values
+from ..images import read_image
+from ..layers_vit_scratch import height_width
+from ..prediction import check_checkpoint, loading
+from ..presets import preset_names, preset_path
+
+# By the ends of the names of their classes; any other is a body.
+KINDS = {
+    "ForImageClassification": AutoModelForImageClassification,
+    "ForMaskedImageModeling": AutoModelForMaskedImageModeling,
+}
+
+
+def model_of(
+    model: str, *, token_merging: int | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, BaseImageProcessor | None]:
+    """A model of the kind that was saved, on a GPU if there is one, and its image processor, if it has one.
+
+    Args:
+        model: a preset, which gets random weights; a folder or a Hub id.
+        token_merging, revision, trust_remote_code: those of `prediction.load_checkpoint`.
+
+    Raises:
+        ValueError: if there is none by that name, or it cannot be loaded.
+    """
+    is_preset = model in preset_names()
+    place = str(preset_path(model)) if is_preset else model
+    options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    if not is_preset:
+        check_checkpoint(place, revision)
+    elif revision is not None:
+        raise ValueError(f"revision {revision} is of a model on the Hub, and {model} is a preset.")
+    with loading(model):
+        config = AutoConfig.from_pretrained(place, **options)
+    if token_merging is not None:
+        if not hasattr(config, "token_merging"):
+            raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
+        config.token_merging, config.token_merging_schedule = token_merging, "constant"
+    architecture = next(iter(config.architectures or ["ViTScratchForImageClassification"]))
+    kind = next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
+    with loading(model):
+        loaded = (
+            kind.from_config(config)
+            if is_preset
+            else kind.from_pretrained(place, config=config, dtype=torch.float32, use_safetensors=True, **options)
+        )
+    try:
+        processor = AutoImageProcessor.from_pretrained(place, **options)
+    except (OSError, ValueError):
+        processor = None  # random images need none
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+def pixels_of(
+    model: PreTrainedModel, processor: BaseImageProcessor | None, image: str | None = None, batch: int = 1
+) -> Tensor:
+    """A batch of an image, as the processor makes it, or of random images: (B, C, H, W).
+
+    Raises:
+        ValueError: if the image cannot be read, or there is no image processor for it.
+    """
+    if image is None:
+        size = height_width(getattr(model.config, "image_size", 224))
+        random = torch.Generator().manual_seed(0)
+        return torch.randn(batch, getattr(model.config, "num_channels", 3), *size, generator=random)
+    if processor is None:
+        raise ValueError("the model has no image processor, so it is not known how images are prepared for it.")
+    return pixel_values(processor, [read_image(image)]).repeat(batch, 1, 1, 1)
