@@ -243,7 +243,11 @@ def _import(argv: list[str]) -> int:
         "contents)",
     )
     parser.add_argument(
-        "--image_size", "--image-size", metavar="H[,W]", type=_size, help="pixels: resample the positions to this size"
+        "--image_size",
+        "--image-size",
+        metavar="H[,W]",
+        type=image_size,
+        help="pixels: resample the positions to this size",
     )
     parser.add_argument(
         "--num_labels", "--num-labels", metavar="N", type=positive, help="a new head for so many labels"
@@ -282,6 +286,12 @@ def _dry_run(argv: list[str]) -> int:
     from .inspection.command import dry_run_verb
 
     return dry_run_verb(argv)
+
+
+def _explain(argv: list[str]) -> int:
+    from .inspection.command import explain_verb
+
+    return explain_verb(argv)
 
 
 def _push(argv: list[str]) -> int:
@@ -372,7 +382,8 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def image_size(text: str) -> int | tuple[int, int]:
+    """A flag's height, or height and width, in pixels."""
     sides = text.split(",")
     if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"must be pixels, H or H,W, got {text!r}")
@@ -399,6 +410,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "evaluate": (_evaluate, "score a checkpoint on labelled images"),
     "predict": (_predict, "say what is on images"),
     "dry-run": (_dry_run, "see what goes into each layer and comes out"),
+    "explain": (_explain, "see where on images a classifier's answers come from"),
     "import": (_import, "load the weights of another library"),
     "export": (_export, "write a checkpoint for another library, or as a file that runs without any"),
     "push": (_push, "publish a checkpoint on the Hub"),

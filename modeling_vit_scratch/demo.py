@@ -20,8 +20,9 @@ from .augmentation import pixel_values
 from .card import markdown, name_of
 from .image_sources import ImageSources
 from .images import BadImageError, read_image
-from .inspection.attention import NoAttentionMapError, attention_map, overlay
+from .inspection.attention import NoAttentionMapError, attention_map
 from .inspection.inputs import readable_size, seen_area, shown_input
+from .inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
 from .prediction import Classifier, Prediction
 from .prediction_table import write_predictions
 
@@ -29,8 +30,6 @@ from .prediction_table import write_predictions
 TOP = 5
 # Class names in the head of the page.
 MOST_NAMED = 20
-# Pixels of the longer side of pictures on the page.
-LEAST_SIDE, MOST_SIDE = 384, 1024
 IMAGES_TOGETHER = 16
 # Seconds: how often uploads are looked through, and how old they become.
 DELETE_EVERY, DELETE_AFTER = 600, 3600
@@ -85,10 +84,7 @@ class Answers:
             [heatmap] = attention_map(model, batch).cpu()
         except NoAttentionMapError as error:
             return None, seen, [str(error)]
-        area = seen_area(processor, image.size)
-        if area is None:  # the map is shown on what it is a map of
-            return overlay(readable_size(seen, LEAST_SIDE, MOST_SIDE), heatmap), seen, []
-        return overlay(readable_size(image, LEAST_SIDE, MOST_SIDE), heatmap, area), seen, []
+        return on_image(image, seen, seen_area(processor, image.size), heatmap), seen, []
 
     def look_at_many(self, uploads: Sequence[dict[str, Any]] | None) -> tuple[Any, ...]:
         """What the page shows of many images: a message that names the bad ones, a table, and the CSV."""

@@ -54,7 +54,7 @@ def attention_rollout(attentions: Sequence[Tensor], reading: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def attention_map(model: Any, pixel_values: Tensor) -> Tensor:
+def attention_map(model: Any, pixel_values: Tensor, **options: Any) -> Tensor:
     """The rollout on the patches of the images: (B, C, H, W) -> (B, rows, columns).
 
     What it starts from is what the head reads: the [CLS] token, the mean of the patches or of all tokens, joined
@@ -70,6 +70,7 @@ def attention_map(model: Any, pixel_values: Tensor) -> Tensor:
     Args:
         model: a classifier; neither its weights nor its settings are changed.
         pixel_values: as the image processor makes them.
+        **options: of the forward pass, such as `interpolate_pos_encoding`.
 
     Raises:
         NoAttentionMapError: if the model has no attention of all tokens to all others, or does not return it.
@@ -79,7 +80,7 @@ def attention_map(model: Any, pixel_values: Tensor) -> Tensor:
     kind = f"There is no attention map of a model of type {model.config.model_type}"
     if not all(hasattr(model.config, name) for name in ("patch_size", "num_attention_heads")):
         raise NoAttentionMapError(f"{kind}: it has no patches that attend to one another.")
-    outputs = model.base_model(pixel_values, output_attentions=True, return_dict=True)
+    outputs = model.base_model(pixel_values, output_attentions=True, return_dict=True, **options)
     attentions: Sequence[Any] = outputs.attentions or (None,)
     if any(probabilities is None for probabilities in attentions):
         raise NoAttentionMapError(f"{kind}: it does not return its attention.")
@@ -93,20 +94,21 @@ def attention_map(model: Any, pixel_values: Tensor) -> Tensor:
     square = all(item.ndim == 4 and [len(item), *item.shape[2:]] == shape for item in attentions)
     if not square or num_prefix_tokens < 0:
         raise NoAttentionMapError(f"{kind}: its patches do not all attend to one another.")
-    reading = _reading(model, outputs, num_prefix_tokens)  # (B, T)
+    reading = reading_of(model, outputs.last_hidden_state, rows * columns)  # (B, T)
     return attention_rollout(attentions, reading)[:, num_prefix_tokens:].unflatten(1, (rows, columns))
 
 
-def _reading(model: PreTrainedModel, outputs: Any, num_prefix_tokens: int) -> Tensor:
-    """The shares in which the head reads the tokens: (B, T)."""
-    batch, _, _, tokens = outputs.attentions[0].shape
-    unit = torch.eye(tokens, device=outputs.attentions[0].device)[None]  # (1, T, T): a vector for each token
+def reading_of(model: PreTrainedModel, last_hidden_state: Tensor, num_patches: int) -> Tensor:
+    """The shares in which the head reads the tokens that the model returns: (B, T, D) -> (B, T)."""
+    batch, tokens, _ = last_hidden_state.shape
+    num_prefix_tokens = tokens - num_patches
+    unit = torch.eye(tokens, device=last_hidden_state.device)[None]  # (1, T, T): a vector for each token
     if model.config.model_type != "vit_scratch":
         return (unit[:, 0] if num_prefix_tokens else unit.mean(dim=1)).expand(batch, -1)
     body: Any = model.base_model
     pool = body.pooler.pool
     if isinstance(pool, AttentionPooling):
-        patches = outputs.last_hidden_state[:, num_prefix_tokens:]
+        patches = last_hidden_state[:, num_prefix_tokens:]
         return F.pad(_gathering(pool, patches), (num_prefix_tokens, 0))
     # What the pooling makes of unit vectors are the shares, of each of the vectors that it joins: (1, T) or (1, 2 T).
     return pool(unit).unflatten(1, (-1, tokens)).mean(dim=1).expand(batch, -1)
@@ -119,6 +121,34 @@ def _gathering(pool: AttentionPooling, patches: Tensor) -> Tensor:
     key = key.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)  # (B, A, N, D / A)
     scores = query @ key.transpose(2, 3) * key.shape[-1] ** -0.5  # (B, A, 1, N)
     return scores.float().softmax(dim=-1).mean(dim=1).squeeze(1)
+
+
+def attention_distance(attentions: Sequence[Tensor], grid_size: tuple[int, int], patch_size: Any) -> Tensor:
+    """How far the patches look, in pixels, by block and head (ViT, Dosovitskiy et al. 2020, figure 7 and appendix D.7).
+
+    The distance between the centres of two patches, as the mean over all pairs, weighted with the attention of the one
+    to the other. What goes to tokens in front of the patches does not count.
+
+    Args:
+        attentions: the probabilities of each block, (B, A, T, T).
+        grid_size: rows and columns of the patches, the last of the tokens.
+        patch_size: pixels, one number or (height, width).
+
+    Returns:
+        (blocks, A), the mean over the images.
+    """
+    (rows, columns), (height, width) = grid_size, height_width(patch_size)
+    device = attentions[0].device
+    place = torch.cartesian_prod(
+        torch.arange(rows, device=device) * height, torch.arange(columns, device=device) * width
+    )
+    distances = torch.cdist(place.float(), place.float())  # (N, N)
+    far = []
+    for probabilities in attentions:
+        of_patches = probabilities[..., -len(place) :, -len(place) :].float()  # (B, A, N, N)
+        weights = of_patches / of_patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+        far.append((weights * distances).sum(dim=-1).mean(dim=(0, 2)))  # (A,)
+    return torch.stack(far)
 
 
 def overlay(

@@ -1,9 +1,10 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The verbs `dry-run` and `explain` of the command line."""
 
+import sys
 from pathlib import Path
 
-from ..cli import Parser, add_checkpoint_flags, add_token_merging, positive, stoppable
+from ..cli import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
 
 
 def dry_run_verb(argv: list[str]) -> int:
@@ -34,3 +35,35 @@ def dry_run_verb(argv: list[str]) -> int:
         Path(output).write_text(text + "\n", encoding="utf-8")
         print(f"written    {output}")
     return 0
+
+
+def explain_verb(argv: list[str]) -> int:
+    """Run `vit-scratch explain`; the exit status."""
+    parser = Parser(prog="vit-scratch explain", description="See where on images a classifier's answers come from.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("images", nargs="+", help="files, folders, parquet files, and 'patterns/**/*.jpg'")
+    parser.add_argument("--output", "--out", metavar="DIR", required=True, help="new folder for pictures and page")
+    parser.add_argument("--label", metavar="NAME", help="the class to explain (default: the most likely one)")
+    parser.add_argument(
+        "--image_size",
+        "--image-size",
+        metavar="H[,W]",
+        type=image_size,
+        help="pixels to resize the images to, with the positions fitted (default: what the image processor does)",
+    )
+    add_token_merging(parser)
+    add_checkpoint_flags(parser)
+    options = vars(parser.parse_args(argv))
+    from ..layers_vit_scratch import height_width
+    from .explaining import write_explanations
+
+    size, skipped = options.pop("image_size"), []
+
+    def say(sentence: str) -> None:
+        skipped.append(sentence)
+        print(f"vit-scratch explain: {sentence}", file=sys.stderr)
+
+    with stoppable():
+        lines = write_explanations(**options, image_size=None if size is None else height_width(size), say=say)
+    print(*lines, sep="\n")
+    return SOME_IMAGES_BAD if skipped else 0

@@ -1,0 +1,227 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""All that is seen of a classifier's answer for an image: as numbers in Python, as a folder of pictures and a page."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..augmentation import pixel_values
+from ..card import name_of
+from ..checkpoints.folders import check_new_folder, new_folder
+from ..image_sources import ImageSources
+from ..images import BadImageError, read_image
+from ..prediction import load_checkpoint
+from .attention import attention_distance, attention_map, reading_of
+from .embeddings import patch_filters, position_similarity
+from .inputs import seen_area, shown_input
+from .page import write_page
+from .pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
+from .relevance import Occlusion, check_classifier, occlusion, recorded_attention, relevance_map
+
+FILTERS, POSITIONS = "filters.png", "positions.png"
+PAGE, NUMBERS = "index.html", "explanation.json"
+
+
+@dataclass
+class Explanation:
+    """What is seen of a classifier's answer for one image.
+
+    Args:
+        seen: the input of the model as a picture.
+        area: the part of the image that it was cut from, as `seen_area` gives it.
+        class_index, label: the class that is explained.
+        probability: what the model gives it.
+        attention: (blocks, A, rows, columns), how what the head reads attends to the patches, [CLS] for the most part.
+        rollout: (rows, columns), attention rollout.
+        relevance: (rows, columns), what speaks for the class.
+        distance: (blocks, A), mean attention distance in pixels of the input.
+        hidden: what hiding the most relevant patches does.
+    """
+
+    seen: Image.Image
+    area: tuple[float, float, float, float] | None
+    class_index: int
+    label: str
+    probability: float
+    attention: Tensor
+    rollout: Tensor
+    relevance: Tensor
+    distance: Tensor
+    hidden: Occlusion
+
+
+def explain(
+    model: Any,
+    processor: BaseImageProcessor,
+    image: Any,
+    *,
+    label: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Explanation:
+    """Look at a classifier's answer for an image, whatever its attention kernel, with token merging or without.
+
+    Args:
+        model: a classifier of this package; neither its weights nor its settings are changed.
+        processor: its image processor.
+        image: what `read_image` takes: a path, a PIL image, or a row of an image column.
+        label: the class to explain; by default the most likely one.
+        image_size: (height, width) in pixels that the image is resized to, instead of what the processor does.
+
+    Raises:
+        ValueError: if the model is no classifier of this package, the label is none of it, or the image is bad.
+    """
+    check_classifier(model)
+    picture = read_image(image)
+    processor = _resizing_to(processor, image_size) if image_size is not None else processor
+    options: dict[str, Any] = {} if image_size is None else {"interpolate_pos_encoding": True}
+    pixels = pixel_values(processor, [picture]).to(model.device, model.dtype)  # (1, C, H, W)
+    with torch.inference_mode():
+        probabilities = model(pixels, **options).logits[0].float().softmax(0)
+        with recorded_attention(model) as records:
+            outputs = model.vit(pixels, output_hidden_states=True, return_dict=True, **options)
+    grid = model.vit.patch_embedding.grid_of(*pixels.shape[2:])
+    num_patches = grid[0] * grid[1]
+    attentions = [record.of_patches(record.probabilities) for record in records]  # blocks x (1, A, T, T)
+    reading = reading_of(model, outputs.last_hidden_state, num_patches)[:, None, None].to(attentions[0].dtype)
+    read = torch.cat([(reading @ item)[..., 0, -num_patches:] for item in attentions])  # (blocks, A, N)
+    index = int(probabilities.argmax()) if label is None else _index_of(label, model.config.id2label)
+    relevance = relevance_map(model, pixels, [index], **options)
+    return Explanation(
+        seen=shown_input(processor, pixels[0]),
+        area=seen_area(processor, picture.size),
+        class_index=index,
+        label=model.config.id2label[index],
+        probability=float(probabilities[index]),
+        attention=read.unflatten(2, grid),
+        rollout=attention_map(model, pixels, **options)[0],
+        relevance=relevance[0],
+        distance=attention_distance(attentions, grid, model.config.patch_size),
+        hidden=occlusion(model, pixels, relevance, index, **options),
+    )
+
+
+def _resizing_to(processor: BaseImageProcessor, image_size: tuple[int, int]) -> Any:
+    settings = {"size": dict(zip(("height", "width"), image_size, strict=True)), "do_resize": True}
+    return type(processor)(**processor.to_dict() | settings | {"do_center_crop": False})
+
+
+def _index_of(label: str, id2label: dict[int, str]) -> int:
+    indices = [index for index, name in id2label.items() if name == label]
+    if not indices:
+        closest = difflib.get_close_matches(label, id2label.values(), n=1)
+        hint = f" (did you mean {closest[0]!r}?)" if closest else ""
+        raise ValueError(f"the model has no label {label!r}{hint}.")
+    return indices[0]
+
+
+def write_explanations(
+    checkpoint: str,
+    images: Sequence[str],
+    output: str,
+    *,
+    label: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    token_merging: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> list[str]:
+    """Explain a checkpoint's answers for images in a new folder: pictures, the numbers as JSON, and a page of all.
+
+    Args:
+        checkpoint, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
+        images: files, folders, patterns and parquet files, as `ImageSources` takes them.
+        output: the folder, written whole or not at all.
+        label, image_size: those of `explain`.
+        say: is told, in a sentence, which images cannot be read.
+
+    Returns:
+        What was found and written, a line each.
+
+    Raises:
+        ValueError: if the checkpoint or the images will not do, or `output` cannot be written.
+    """
+    check_new_folder(output)
+    sources = ImageSources(images)
+    loaded, processor, _ = load_checkpoint(
+        checkpoint, token_merging=token_merging, revision=revision, trust_remote_code=trust_remote_code
+    )
+    check_classifier(loaded)
+    model: Any = torch.nn.Module.to(loaded, "cuda" if torch.cuda.is_available() else "cpu")
+    lines, found = [], []
+    with new_folder(output) as folder:
+        for number in range(len(sources)):
+            name = Path(sources.name(number)).name
+            try:
+                explanation = explain(model, processor, sources[number], label=label, image_size=image_size)
+            except BadImageError as error:
+                say(f"skipped: {error}")
+                continue
+            place = folder / f"{number + 1:02} {Path(name).stem}"
+            _draw(explanation, read_image(sources[number]), model.vit.patch_embedding.patch_size, place)
+            found.append((name, place.name, explanation))
+            lines.append(f"{name}: {in_words(explanation)}")
+        if not found:
+            raise ValueError(f"none of the images of {', '.join(images)} can be read.")
+        of_model = _draw_model(model, folder)
+        records = [{"file": name, "folder": place} | _numbers(item) for name, place, item in found]
+        (folder / NUMBERS).write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        sections = [(name, in_words(item), place) for name, place, item in found]
+        write_page(folder / PAGE, name_of(checkpoint), sections, of_model)
+    return [*lines, f"written    {output}: open {PAGE} in a browser"]
+
+
+def in_words(explanation: Explanation) -> str:
+    """The answer, and whether what is called relevant is."""
+    hidden, total = explanation.hidden, explanation.relevance.numel()
+    return (
+        f"{explanation.label}: {explanation.probability:.2%}; with the {hidden.number} most relevant of {total} "
+        f"patches hidden {hidden.important:.2%}, with as many random ones {hidden.random:.2%}"
+    )
+
+
+def _numbers(explanation: Explanation) -> dict[str, Any]:
+    """An explanation as JSON holds it; its pictures lie beside."""
+    values = {field.name: getattr(explanation, field.name) for field in dataclasses.fields(explanation)}
+    values["hidden"] = dataclasses.asdict(explanation.hidden)
+    del values["seen"]
+    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+def _draw(explanation: Explanation, image: Image.Image, patch_size: tuple[int, int], place: Path) -> None:
+    place.mkdir()
+    seen, area = explanation.seen, explanation.area
+    patch_grid(seen, patch_size).save(place / "patches.png")
+    on_image(image, seen, area, explanation.rollout).save(place / "rollout.png")
+    on_image(image, seen, area, explanation.relevance).save(place / "relevance.png")
+    seen.save(place / "input.png")
+    blocks, heads = explanation.attention.shape[:2]
+    rows, columns = (
+        [f"{kind} {number + 1}" for number in range(count)] for kind, count in (("block", blocks), ("head", heads))
+    )
+    heatmaps(explanation.attention, rows, columns, "Attention of what the head reads to the patches").savefig(
+        place / "attention.png", dpi=100
+    )
+    distances(explanation.distance, "How far the heads look").savefig(place / "distance.png", dpi=100)
+
+
+def _draw_model(model: Any, folder: Path) -> list[tuple[str, str]]:
+    """The pictures of what the model knows without an image, with what they are."""
+    filters(patch_filters(model), "Principal components of the patch embedding's filters").savefig(
+        folder / FILTERS, dpi=100
+    )
+    shown = [(FILTERS, "The filters of the patch embedding, as principal components, those that vary most first.")]
+    alike = position_similarity(model)
+    if alike is not None:
+        similarities(alike, "How alike the positions are").savefig(folder / POSITIONS, dpi=100)
+        shown.append((POSITIONS, "For positions in the image, how alike theirs is to all others."))
+    return shown

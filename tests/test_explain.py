@@ -1,0 +1,338 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Explanations: the published rules, on any of our models, and maps that mean something."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from pictures import noise
+from PIL import Image
+from runs import contents, refused, vit_scratch
+from transformers import AutoImageProcessor, AutoModel, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.augmentation import pixel_values
+from modeling_vit_scratch.data import load_images
+from modeling_vit_scratch.images import read_image
+from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
+from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
+from modeling_vit_scratch.inspection.explaining import explain
+from modeling_vit_scratch.inspection.pictures import patch_grid
+from modeling_vit_scratch.inspection.relevance import (
+    hidden,
+    most_important,
+    occlusion,
+    recorded_attention,
+    relevance_map,
+)
+from modeling_vit_scratch.prediction import load_checkpoint
+
+SMALL = {"image_size": [24, 32], "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
+SMALL |= {"intermediate_size": 48, "num_labels": 5}
+
+
+def small(**settings) -> ViTScratchForImageClassification:
+    torch.manual_seed(0)
+    return ViTScratchForImageClassification(ViTScratchConfig(**SMALL | settings)).eval()
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+# Relevance
+
+
+def test_relevance_follows_the_rule_of_the_paper():
+    model, pixels = small(), images(2, 3, 24, 32)
+    model.set_attn_implementation("eager")
+    outputs = model(pixels, output_attentions=True)
+    score = outputs.logits[0, 3] + outputs.logits[1, 1]
+    gradients = torch.autograd.grad(score, outputs.attentions)
+    relevance = torch.eye(13).expand(2, -1, -1)
+    for probabilities, gradient in zip(outputs.attentions, gradients, strict=True):
+        mixing = (probabilities * gradient).clamp(min=0).mean(dim=1)  # equation 5
+        relevance = relevance + mixing @ relevance  # equation 6
+    expected = relevance[:, 0, 1:].unflatten(1, (3, 4)).detach()  # the row of [CLS]
+    result = relevance_map(model, pixels, [3, 1])
+    torch.testing.assert_close(result, expected)
+    assert (result > 0).any()
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("token_merging", [0, 2])
+def test_the_kernel_changes_nothing(kernel, token_merging):
+    model, pixels = small(token_merging=token_merging), images(1, 3, 24, 32)
+    expected = relevance_map(model, pixels)
+    model.set_attn_implementation(kernel)
+    torch.testing.assert_close(relevance_map(model, pixels), expected)
+    assert model.config._attn_implementation == kernel
+
+
+def test_the_most_likely_class_is_explained_unless_another_is_asked_for():
+    model, pixels = small(), images(2, 3, 24, 32)
+    likely = model(pixels).logits.argmax(1).tolist()
+    assert torch.equal(relevance_map(model, pixels), relevance_map(model, pixels, likely))
+    assert not torch.allclose(relevance_map(model, pixels), relevance_map(model, pixels, [(k + 1) % 5 for k in likely]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pooling": "mean", "use_cls_token": False},
+        {"pooling": "attention", "norm_first": True, "use_final_layer_norm": True},
+        {"num_register_tokens": 2, "position_embedding_type": "sincos2d"},
+        {"token_merging": [2, 1, 3]},
+        {"position_embedding_type": "none", "use_swiglu_ffn": True},
+    ],
+    ids=["mean", "attention pooling", "registers", "merging", "no positions"],
+)
+def test_every_kind_of_model_is_explained_at_any_size(settings):
+    model = small(**settings)
+    for size in ((24, 32), (40, 16)):
+        options = {} if size == (24, 32) else {"interpolate_pos_encoding": True}
+        pixels = images(2, 3, *size)
+        result = relevance_map(model, pixels, **options)
+        assert result.shape == (2, size[0] // 8, size[1] // 8)
+        assert torch.isfinite(result).all()
+        assert (result >= 0).all()
+        # An image is explained as it is alone.
+        torch.testing.assert_close(relevance_map(model, pixels[1:], **options), result[1:])
+
+
+def test_the_attention_that_is_recorded_is_that_of_the_original_tokens():
+    model, pixels = small(token_merging=2), images(2, 3, 24, 32)
+    expected = model(pixels, output_attentions=True)
+    with torch.no_grad(), recorded_attention(model) as records:
+        logits = model(pixels, output_hidden_states=True).logits
+    torch.testing.assert_close(logits, expected.logits)
+    assert [record.probabilities.shape[-1] for record in records] == [13, 11, 9]
+    for record, attention in zip(records, expected.attentions, strict=True):
+        torch.testing.assert_close(record.of_patches(record.probabilities), attention)
+
+
+def test_an_explanation_leaves_the_model_as_it_was():
+    model, pixels = small(), images(1, 3, 24, 32)
+    before = model(pixels, output_hidden_states=True).logits
+    hooks = [len(module._forward_pre_hooks) for module in model.modules()]
+    relevance_map(model, pixels)
+    with pytest.raises(ValueError, match="the images are 8x8 pixels"):
+        relevance_map(model, images(1, 3, 8, 8))
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == hooks
+    assert all(item.grad is None for item in model.parameters())
+    assert torch.equal(model(pixels, output_hidden_states=True).logits, before)
+
+
+def test_what_cannot_be_explained_is_refused_with_what_would_help():
+    theirs = ViTForImageClassification(ViTConfig(num_hidden_layers=1, hidden_size=12, num_attention_heads=3))
+    with pytest.raises(ValueError, match="this one is of type vit: `vit-scratch import` makes it one"):
+        relevance_map(theirs, images(1, 3, 224, 224))
+    with pytest.raises(ValueError, match="ViTScratchModel is no classifier"):
+        relevance_map(AutoModel.from_config(ViTScratchConfig(**SMALL)), images(1, 3, 24, 32))
+
+
+# The maps mean something
+
+
+@pytest.mark.parametrize("token_merging", [None, 2])
+def test_hiding_what_is_important_costs_more_than_hiding_as_much_at_random(digits_run, token_merging):
+    model, processor, _ = load_checkpoint(str(digits_run[0]), token_merging=token_merging)
+    found = {"relevance": [], "rollout": [], "random": []}
+    for image in load_images("digits")["test"].select(range(60))["image"]:
+        pixels = pixel_values(processor, [read_image(image)])
+        index = int(model(pixels).logits.argmax())
+        for name, importance in (
+            ("relevance", relevance_map(model, pixels)),
+            ("rollout", attention_map(model, pixels)),
+        ):
+            result = occlusion(model, pixels, importance, index, share=0.25)
+            found[name].append(result.whole - result.important)
+        found["random"].append(result.whole - result.random)
+    lost = {name: np.mean(values) for name, values in found.items()}
+    assert lost["random"] > 0
+    assert lost["relevance"] > 1.3 * lost["random"], lost
+    assert lost["rollout"] > lost["random"], lost
+
+
+def test_hidden_patches_are_grey_and_all_else_is_as_it_was():
+    pixels = images(2, 3, 24, 32)
+    patches = torch.zeros(2, 3, 4, dtype=torch.bool)
+    patches[0, 1, 2] = patches[1, 0, 0] = True
+    result = hidden(pixels, patches, 8)
+    assert torch.equal(result[0, :, 8:16, 16:24], pixels[0].mean(dim=(1, 2), keepdim=True).expand(3, 8, 8))
+    changed = (result != pixels).any(dim=1)
+    assert changed[0].sum() <= 64
+    assert not changed[0, :8].any()
+    assert changed[1, :8, :8].all()
+
+
+def test_the_most_important_patches_are_as_many_as_asked_for():
+    importance = torch.tensor([[[0.1, 0.9], [0.5, 0.2]]])
+    assert most_important(importance, 2).tolist() == [[[False, True], [True, False]]]
+    assert most_important(torch.zeros(1, 2, 2), 3).sum() == 3
+
+
+# Distances, positions, filters
+
+
+def test_the_distance_is_that_of_the_attention_in_pixels():
+    itself, neighbour = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
+    for patch in range(4):
+        itself[..., 1 + patch, 1 + patch] = 1
+        neighbour[..., 1 + patch, 1 + (patch ^ 1)] = 0.25  # the one beside it, in a grid of 2 x 2
+        neighbour[..., 1 + patch, 0] = 0.75  # [CLS], which is nowhere
+    uniform = torch.full((1, 1, 5, 5), 0.2)
+    result = attention_distance([itself, neighbour, uniform], (2, 2), (8, 6))
+    mean = (0 + 6 + 8 + 10) / 4
+    torch.testing.assert_close(result, torch.tensor([[0.0], [6.0], [mean]]))
+
+
+def test_positions_are_alike_as_their_vectors_are():
+    model = small()
+    vectors = model.vit.positional_encoding.positional_embedding[0]
+    result = position_similarity(model)
+    assert result.shape == (12, 3, 4)
+    expected = torch.nn.functional.cosine_similarity(vectors[7], vectors[2], dim=0)
+    torch.testing.assert_close(result[7, 0, 2], expected.detach())
+    torch.testing.assert_close(result.flatten(1).diagonal(), torch.ones(12))
+    fixed = position_similarity(small(position_embedding_type="sincos2d"))
+    assert fixed[0, 0, 1] > fixed[0, 2, 3]  # what is near is alike
+    assert position_similarity(small(position_embedding_type="none")) is None
+
+
+def test_filters_are_the_directions_in_which_the_embedding_varies():
+    model = small()
+    planted = torch.nn.functional.normalize(images(3 * 64), dim=0)
+    with torch.no_grad():
+        weight = model.vit.patch_embedding.projection.weight
+        weight.copy_((torch.linspace(-1, 1, 24)[:, None] * planted).view_as(weight) + 0.3)
+    first = patch_filters(model, 5)
+    assert first.shape == (5, 3, 8, 8)
+    assert abs(float(first[0].flatten() @ planted)) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(first.flatten(1) @ first.flatten(1).T, torch.eye(5), atol=1e-4, rtol=0)
+    assert len(patch_filters(model, 99)) == 24
+
+
+def test_the_grid_has_a_line_between_all_patches():
+    grid = np.asarray(patch_grid(Image.new("RGB", (32, 24)), (8, 8)))
+    assert grid.shape == (288, 384, 3)
+    white = (grid == 255).all(axis=2)
+    assert white.all(axis=1).nonzero()[0].tolist() == [96, 192]
+    assert white.all(axis=0).nonzero()[0].tolist() == [96, 192, 288]
+
+
+# In one call, and as a folder
+
+
+def test_all_of_it_in_one_call(digits_run):
+    model, processor, names = load_checkpoint(str(digits_run[0]))
+    found = explain(model, processor, noise((20, 30)))
+    blocks, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    assert found.attention.shape == (blocks, heads, 4, 4)
+    assert (found.attention.sum(dim=(2, 3)) <= 1 + 1e-5).all()
+    assert found.rollout.shape == found.relevance.shape == (4, 4)
+    assert found.distance.shape == (blocks, heads)
+    assert (found.seen.size, found.area) == ((8, 8), (0, 0, 1, 1))
+    assert found.label == names[found.class_index]
+    assert found.hidden.whole == pytest.approx(found.probability, abs=1e-6)
+    other = explain(model, processor, noise((20, 30)), label="7", image_size=(12, 16))
+    assert (other.label, other.relevance.shape, other.seen.size) == ("7", (6, 8), (16, 12))
+
+
+class Pictures(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.files: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.files.append(unquote(dict(attributes)["src"]))
+
+
+def test_the_folder_has_pictures_numbers_and_a_page_of_all(digits_run, tmp_path):
+    noise((20, 30)).save(tmp_path / "a <b> & 50%.png")
+    noise((9, 8)).save(tmp_path / "two.png")
+    command = ("explain", digits_run[0], tmp_path / "a <b> & 50%.png", tmp_path / "two.png", "--out", tmp_path / "out")
+    result = vit_scratch(*command)
+    assert (result.status, result.err) == (0, "")
+    *said, written = result.lines
+    assert written == f"written    {tmp_path / 'out'}: open index.html in a browser"
+    pattern = r": \d: \d+\.\d\d%; with the 3 most relevant of 16 patches hidden \d+\.\d\d%, with as many random ones \d"
+    assert all(re.search(pattern, line) for line in said), said
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    pictures = Pictures(page).files
+    assert len(pictures) == 2 * 5 + 2
+    for name in pictures:
+        with Image.open(tmp_path / "out" / name) as image:
+            assert min(image.size) > 100
+    assert "a &lt;b&gt; &amp; 50%.png" in page
+    assert not re.search(r"https?://|<script|<link", page)
+    one, two = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
+    assert (one["file"], two["file"]) == ("a <b> & 50%.png", "two.png")
+    assert np.asarray(one["relevance"]).shape == (4, 4)
+    before = contents(tmp_path / "out")
+    assert "already exists: name a new folder." in refused(*command)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_bad_image_is_named_and_the_others_explained(digits_run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    noise((9, 8)).save(tmp_path / "good.png")
+    result = vit_scratch("explain", digits_run[0], tmp_path, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert result.err.startswith("vit-scratch explain: skipped: ")
+    assert len(json.loads((tmp_path / "out" / "explanation.json").read_text())) == 1
+    line = refused_after_warning("explain", digits_run[0], tmp_path / "bad.png", "--out", tmp_path / "none")
+    assert "can be read." in line
+    assert not (tmp_path / "none").exists()
+
+
+def refused_after_warning(*arguments: object) -> str:
+    result = vit_scratch(*arguments)
+    assert result.status == 2
+    return result.err.splitlines()[-1]
+
+
+def test_an_imported_checkpoint_is_explained_with_merging_and_at_another_size(tmp_path):
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path / "theirs")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "theirs")
+    assert vit_scratch("import", tmp_path / "theirs", tmp_path / "ours").status == 0
+    noise((50, 30)).save(tmp_path / "image.png")
+    flags = ("--token-merging=3", "--image-size=48,80", "--label=LABEL_1", "--out", tmp_path / "out")
+    result = vit_scratch("explain", tmp_path / "ours", tmp_path / "image.png", *flags)
+    assert result.status == 0, result.err
+    (found,) = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert np.asarray(found["relevance"]).shape == (6, 10)
+    assert found["label"] == "LABEL_1"
+    line = refused("explain", tmp_path / "theirs", tmp_path / "image.png", "--out", tmp_path / "no")
+    assert "of type vit: `vit-scratch import` makes it one." in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--label=77"], "the model has no label '77' (did you mean '7'?)."),
+        (["--image-size=7"], "7x7 pixels (height x width) cannot be cut into patches of 2x2"),
+        ([], "the following arguments are required: --output/--out"),
+    ],
+    ids=["label", "size", "no folder"],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(digits_run, tmp_path, flags, sentence):
+    shutil.copy(digits_run[0] / "sample.png", tmp_path)
+    out = ["--out", tmp_path / "out"] if flags else []
+    assert sentence in refused("explain", digits_run[0], tmp_path / "sample.png", *flags, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preset_of_the_processor_is_left_alone(digits_run):
+    model, processor, _ = load_checkpoint(str(digits_run[0]))
+    before = processor.to_dict()
+    explain(model, processor, noise((9, 9)), image_size=(16, 16))
+    assert processor.to_dict() == before == AutoImageProcessor.from_pretrained(digits_run[0]).to_dict()
