@@ -2,20 +2,36 @@
 """What README.md and docs/ say is so: their Python runs, their links lead somewhere, their commands are commands."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub import HfApi
+from pictures import noise
+from runs import SMALL, classes_of_pictures, vit_scratch
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.cli import VERBS
 from modeling_vit_scratch.presets import preset_names, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Whose blocks go on where the one before ended; all others stand alone.
+IN_ONE_SESSION = ("walkthrough.md",)
+
+
+def python_of(document: Path) -> list[str]:
+    blocks = re.findall(r"```python\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
+    return ["\n".join(blocks)] if document.name in IN_ONE_SESSION else blocks
+
+
 BLOCKS = [
     pytest.param(block, id=f"{document.name}-{index}")
     for document in DOCUMENTS
-    for index, block in enumerate(re.findall(r"```python\n(.*?)```", document.read_text("utf-8"), re.DOTALL))
+    for index, block in enumerate(python_of(document))
 ]
 
 
@@ -58,6 +74,83 @@ def test_every_command_names_a_verb_a_recipe_and_a_preset_that_exist():
             assert rest.split()[0] in recipe_names()
     for model in re.findall(r"--model (vit-\S+|article|digits)", text):
         assert model.strip("`") in preset_names()
+
+
+# Their commands take hours, on data that is not here, and the scripts have tests of their own; those of the last one
+# are what the fixture `digits_exports` runs.
+TESTED_ELSEWHERE = ("performance.md", "results.md", "scale.md", "deployment.md")
+# A step in place of a training, and what the small checkpoints do not say as large ones do.
+SHORT = {"train": ["--max_steps=1", "--dataloader_num_workers=0"], "pretrain": ["--max_steps=1"]}
+
+UNSAID = {
+    "vit_b_16.pth": ["--config_overrides=num_attention_heads=2"],
+    "image-folder": ["--config_overrides=num_hidden_layers=1,hidden_size=48,intermediate_size=48"],
+}
+
+
+def commands_of(document: Path) -> list[list[str]]:
+    """The commands of our own in a document that end by themselves, as a shell would take them apart."""
+    blocks = re.findall(r"```bash\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("vit-scratch ")]
+    # A page that is served until somebody stops it: tests/test_demo.py does so.
+    return [command[1:] for command in commands if command[1] != "demo" or "--space" in command]
+
+
+def all_commands() -> list[list[str]]:
+    """Those of all documents in order, each once."""
+    documents = [document for document in DOCUMENTS if document.name not in TESTED_ELSEWHERE]
+    commands = [tuple(command) for document in documents for command in commands_of(document)]
+    return [list(command) for command in dict.fromkeys(commands)]
+
+
+def sources(hub, folder: Path) -> None:
+    """What the documents import, by its names: small checkpoints of the same lineages."""
+    golden = ROOT / "tests" / "golden"
+    shutil.copy(golden / "torchvision" / "plain" / "model.pth", folder / "vit_b_16.pth")
+    shutil.copy(golden / "vision_transformer" / "token" / "model.npz", folder / "B_16.npz")
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 12, "image_size": 16, "patch_size": 8}
+    article = ViTScratchForImageClassification(ViTScratchConfig(**sizes, intermediate_size=16)).state_dict()
+    names = {name: name.removeprefix("vit.").replace("in_proj.", "in_proj_") for name in article}
+    torch.save({names[name]: tensor for name, tensor in article.items()}, folder / "article.pth")
+    dinov2 = folder / "theirs of transformers"
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes)).save_pretrained(dinov2)
+    places = {
+        "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": golden / "timm" / "flexivit",
+        "facebook/dinov2-with-registers-base": dinov2,
+    }
+    for name, place in places.items():
+        api = HfApi(endpoint=hub.url, token=hub.token(name.split("/")[0]))
+        api.create_repo(name)
+        api.upload_folder(repo_id=name, folder_path=place, allow_patterns=["config.json", "model.safetensors"])
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's, of its HTTP library
+def test_every_command_runs(digits_run, open_hub, tmp_path, monkeypatch):
+    hub = open_hub(large=10_000_000)
+    sources(hub, tmp_path)
+    monkeypatch.setenv("HF_TOKEN", hub.token("your-name"))
+    classes_of_pictures(tmp_path / "photos")
+    classes_of_pictures(tmp_path / "more-photos")
+    (tmp_path / "unlabelled").mkdir()
+    for index in range(30):
+        noise((9, 11), seed=index).save(tmp_path / "unlabelled" / f"{index}.png")
+    noise((30, 20)).save(tmp_path / "holiday.jpg")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits_run[0], "outputs/digits", ignore=shutil.ignore_patterns("checkpoint-*"))
+    first = ["train", "digits", *SMALL, "--data=photos", "--output_dir=outputs/pets", "--max_steps=1"]
+    for command in (first, ["push", "outputs/pets", "your-name/pets", "--private"], *all_commands()):
+        for name in new_places(command):
+            shutil.rmtree(name, ignore_errors=True)
+        more = [] if command is first else SHORT.get(command[0], []) + UNSAID.get(command[1], [])
+        result = vit_scratch(*command, *more)
+        assert result.status == 0, (command, result.err)
+
+
+def new_places(command: list[str]) -> list[str]:
+    """The folders that a command makes, which must not be there."""
+    named = [command[index + 1] for index, word in enumerate(command) if word in ("--output_dir", "--out", "--space")]
+    return [*named, *([command[2]] if command[0] in ("import", "export") else [])]
 
 
 def test_every_script_that_is_named_exists():
