@@ -15,8 +15,8 @@ from modeling_vit_scratch.inspection.explaining import explain
 from modeling_vit_scratch.inspection.pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
 from modeling_vit_scratch.prediction import load_checkpoint
 
-# Of the test split: a three.
-ROW = 3
+# Of the test split.
+ROW = 5
 DPI = 100
 
 
