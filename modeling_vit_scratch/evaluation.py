@@ -109,7 +109,8 @@ def labelled_split(
         raise ValueError(f"{data} has no split {name!r}; it has {', '.join(splits)}.")
     # Images that are in no split were not trained on for all we know: do not call them "train".
     shown = ALL if split is None and list(splits) == ["train"] else name
-    return relabelled(splits[name], label_names, f"the {name} split of {data}"), name, shown
+    where = data if shown == ALL else f"the {name} split of {data}"
+    return relabelled(splits[name], label_names, where), name, shown
 
 
 def predict_dataset(

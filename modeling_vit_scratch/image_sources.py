@@ -56,7 +56,9 @@ class ParquetImages:
         try:
             file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path} is no parquet file that can be read: {' '.join(str(error).split())}.") from error
+            raise ValueError(
+                f"{path} is no parquet file that can be read: {' '.join(str(error).split()).rstrip('.')}."
+            ) from error
         self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
         groups = (file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups))
         self.group_starts = [0, *accumulate(groups)]
@@ -73,7 +75,8 @@ class ParquetImages:
         image = value if isinstance(value, dict) else {"bytes": value}
         # One that lies in a file of its own has only the path of it.
         elsewhere = image.get("path") if image["bytes"] is None else None
-        return {"bytes": image["bytes"], "path": elsewhere or self.name(row)}
+        content = image["bytes"] if elsewhere else image["bytes"] or b""  # a row without an image is an empty one
+        return {"bytes": content, "path": elsewhere or self.name(row)}
 
     def _read_to(self, row: int) -> None:
         group = bisect_right(self.group_starts, row) - 1

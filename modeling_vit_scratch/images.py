@@ -6,6 +6,7 @@ Everything that looks at an image (training, evaluation, prediction) gets its pi
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +85,7 @@ def decoded(image: Any) -> Image.Image:
     name = _image_name(image)
     try:
         given = isinstance(image, Image.Image)
-        with nullcontext(image) if given else Image.open(_image_file(image)) as picture:
+        with nullcontext(image) if given else Image.open(_image_file(image, name)) as picture:
             # Pillow has read the values of a 16-bit PGM as 32-bit ones.
             is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
             if given:
@@ -96,6 +97,8 @@ def decoded(image: Any) -> Image.Image:
             picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))  # 65,535 becomes 255
         if picture.mode not in ("I", "F"):
             return picture.convert("RGB")
+    except BadImageError:
+        raise
     except FileNotFoundError as error:
         raise BadImageError(f"{name} does not exist.") from error
     except UnidentifiedImageError as error:
@@ -116,11 +119,15 @@ def _image_name(image: Any) -> str:
     return str(image or "the image")
 
 
-def _image_file(image: Any) -> Any:
+def _image_file(image: Any, name: str) -> Any:
     if isinstance(image, dict):
         image = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
-    if image is None:  # a row without an image
-        raise FileNotFoundError
+    if image is None:
+        raise BadImageError(f"{name} is missing: the row holds none.")
+    if not isinstance(image, io.BytesIO) and os.path.exists(image):
+        kind = os.stat(image).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise BadImageError(f"{name} is no regular file.")  # a pipe, say, from which reading may never end
     return image
 
 

@@ -242,7 +242,7 @@ class Parts:
         """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
         bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
         good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
-        bad_list = self.table.removesuffix(Path(self.table).suffix) + ".skipped.csv"
+        bad_list = f"{self.table}.skipped.csv"
         predicted = write_predictions(good, self.table)
         if bad:
             with open(bad_list, "w", encoding="utf-8", newline="") as file:

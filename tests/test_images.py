@@ -3,6 +3,7 @@
 
 import gc
 import io
+import os
 import random
 import struct
 import tracemalloc
@@ -243,7 +244,13 @@ def test_a_missing_file():
 
 
 def test_a_row_without_an_image():
-    assert sentence(row(None)) == sentence(None) == "the image does not exist."
+    assert sentence(row(None)) == sentence(None) == "the image is missing: the row holds none."
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert sentence(tmp_path / "pipe.png") == f"{tmp_path / 'pipe.png'} is no regular file."
 
 
 def test_a_folder(tmp_path):
@@ -329,7 +336,7 @@ def test_bad_images_are_found_wherever_they_are(tmp_path):
     assert list(bad) == [0, 255, 256, 300, 301, 302, 599]
     assert bad[255].startswith("row 255: 255.png cannot be read: ")
     assert bad[300] == "row 300: the image is empty, or of no known image format."
-    assert bad[301] == "row 301: the image does not exist."
+    assert bad[301] == "row 301: the image is missing: the row holds none."
     assert bad[302] == f"{tmp_path / 'gone.png'} does not exist."
 
 

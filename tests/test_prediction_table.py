@@ -200,7 +200,10 @@ def test_if_all_images_are_bad_it_says_so_of_each(checkpoint, tmp_path):
     result = vit_scratch("predict", checkpoint, tmp_path, "--output", tmp_path / "table.csv")
     assert result.status == 1
     assert len(result.err.splitlines()) == 2
-    assert result.out == f"0 images written to {tmp_path / 'table.csv'}, 2 skipped ({tmp_path / 'table.skipped.csv'})\n"
+    assert (
+        result.out
+        == f"0 images written to {tmp_path / 'table.csv'}, 2 skipped ({tmp_path / 'table.csv'}.skipped.csv)\n"
+    )
     assert (tmp_path / "table.csv").read_text() == "file,rank,label,score\n"
 
 
@@ -208,7 +211,7 @@ def test_files_are_named_as_they_were_given(checkpoint, digits, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     Path("bad.png").write_bytes(b"")
     result = vit_scratch("predict", checkpoint, digits, "bad.png", "--output", "table.csv")
-    assert result.out == "20 images written to table.csv, 1 skipped (table.skipped.csv)\n"
+    assert result.out == "20 images written to table.csv, 1 skipped (table.csv.skipped.csv)\n"
 
 
 def test_what_could_not_be_read_is_listed_with_the_reason(checkpoint, digits, tmp_path):
@@ -216,12 +219,19 @@ def test_what_could_not_be_read_is_listed_with_the_reason(checkpoint, digits, tm
     command = ("predict", checkpoint, digits, tmp_path / 'bad, "odd".png', "--output", tmp_path / "table.csv")
     result = vit_scratch(*command)
     assert (result.status, result.out.count("20 images written to")) == (1, 1)
-    (row,) = read_csv(tmp_path / "table.skipped.csv")
+    (row,) = read_csv(tmp_path / "table.csv.skipped.csv")
     assert row["file"] == str(tmp_path / 'bad, "odd".png')
     assert f"skipped: {row['reason']}\n" in result.err
     shutil.copy(digits / "00.png", row["file"])
     assert vit_scratch(*command).status == 0
-    assert not (tmp_path / "table.skipped.csv").exists()  # a list of other times would mislead
+    assert not (tmp_path / "table.csv.skipped.csv").exists()  # a list of other times would mislead
+
+
+def test_tables_that_differ_by_their_suffix_have_lists_of_their_own(checkpoint, digits, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    vit_scratch("predict", checkpoint, tmp_path / "bad.png", "--output", tmp_path / "table.csv")
+    assert vit_scratch("predict", checkpoint, digits, "--output", tmp_path / "table.jsonl").status == 0
+    assert (tmp_path / "table.csv.skipped.csv").exists()
 
 
 # Many images
@@ -279,7 +289,7 @@ def test_the_same_command_goes_on_after_a_kill_without_computing_again(
     assert result.err.splitlines()[0] == "vit-scratch predict: goes on: 40 of 100 images were done before."
     assert sum(computed) == 59
     assert (tmp_path / "table.csv").read_text() == expected
-    assert len(read_csv(tmp_path / "table.skipped.csv")) == 1
+    assert len(read_csv(tmp_path / "table.csv.skipped.csv")) == 1
     assert not (tmp_path / "table.csv.parts").exists()
 
 
@@ -330,7 +340,7 @@ def test_several_processes_share_the_images_out_without_overlap(checkpoint, many
     done = subprocess.run(
         list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
-    table, skipped = tmp_path / "table.csv", tmp_path / "table.skipped.csv"
+    table, skipped = tmp_path / "table.csv", tmp_path / "table.csv.skipped.csv"
     assert f"99 images written to {table}, 1 skipped ({skipped})\n" in done.stdout, done.stdout + done.stderr
     assert table.read_text() == expected
     wrote = [(tmp_path / f"wrote-{rank}.txt").read_text().split() for rank in range(2)]
