@@ -46,7 +46,7 @@ from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassificatio
 import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.cli import count, positive
+from modeling_vit_scratch.commands.parsing import count, positive
 from modeling_vit_scratch.deployment.int8 import Int8Classifier
 from modeling_vit_scratch.presets import preset_names, preset_path
 from peers import PEERS, Logits, build_pair, installed_peers

@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from modeling_vit_scratch.cli import count, positive
+from modeling_vit_scratch.commands.parsing import count, positive
 from modeling_vit_scratch.evaluation import evaluate
 from modeling_vit_scratch.porting import export_checkpoint
 from modeling_vit_scratch.prediction import PRECISIONS, load_checkpoint

@@ -32,7 +32,7 @@ def test_without_a_verb_it_asks_for_one():
 
 def test_an_unknown_verb_is_answered_with_those_that_there_are():
     line = refused("trian", "digits")
-    verbs = "train, pretrain, evaluate, predict, import, export, push, demo"
+    verbs = "train, pretrain, evaluate, predict, dry-run, explain, import, export, push, demo"
     assert line == f"vit-scratch: there is no verb 'trian', the verbs are {verbs}; see vit-scratch --help."
 
 

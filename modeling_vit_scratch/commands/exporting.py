@@ -1,19 +1,19 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The verb `export` of the command line: checkpoints of other libraries, and files that need none of them."""
+"""The verb `export`: checkpoints of other libraries, and files that need none of them."""
 
 import argparse
 
-from ..cli import Parser, add_data, add_revision, count, positive, stoppable
+from .parsing import Parser, add_data, add_revision, count, positive, stoppable
 
 LIBRARIES = ("transformers", "timm")
-# As `exporting.FORMATS`, which loads what --help can do without.
+# As `deployment.exporting.FORMATS`, which loads what --help can do without.
 FILES = ("onnx", "onnx-int8", "torch-export")
 OF_CALIBRATION = ("split", "config_name", "image_column_name", "label_column_name", "calibrate_images")
 IMAGES = 1000
 
 
 def export(argv: list[str]) -> int:
-    """Run the verb; the exit status."""
+    """Run `vit-scratch export`; the exit status."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
     with stoppable():
@@ -100,8 +100,8 @@ def _to_a_library(arguments: argparse.Namespace) -> list[str]:
 
 
 def _to_a_file(arguments: argparse.Namespace) -> list[str]:
-    from .exporting import export_classifier
-    from .measuring import Calibration
+    from ..deployment.exporting import export_classifier
+    from ..deployment.measuring import Calibration
 
     calibration = None
     if arguments.calibrate is not None:

@@ -1,13 +1,13 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The verbs `dry-run` and `explain` of the command line."""
+"""The verbs `dry-run` and `explain`."""
 
 import sys
 from pathlib import Path
 
-from ..cli import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
+from .parsing import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
 
 
-def dry_run_verb(argv: list[str]) -> int:
+def dry_run(argv: list[str]) -> int:
     """Run `vit-scratch dry-run`; the exit status."""
     parser = Parser(prog="vit-scratch dry-run", description="What goes into each layer of a model and comes out.")
     parser.add_argument("model", nargs="?", default="article", help="preset, folder or Hub id (default: article)")
@@ -20,14 +20,14 @@ def dry_run_verb(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     from ..card import name_of
-    from .dry_run import dry_run
-    from .dry_run_report import FORMATS
-    from .loading import model_of, pixels_of
+    from ..inspection import dry_run as dry_running
+    from ..inspection.dry_run_report import FORMATS
+    from ..inspection.loading import model_of, pixels_of
 
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     with stoppable():
         model, processor = model_of(**options)
-        run = dry_run(model, pixels_of(model, processor, image, batch), name_of(options["model"]))
+        run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name_of(options["model"]))
     text = FORMATS[format](run, full)
     if output is None:
         print(text)
@@ -37,7 +37,7 @@ def dry_run_verb(argv: list[str]) -> int:
     return 0
 
 
-def explain_verb(argv: list[str]) -> int:
+def explain(argv: list[str]) -> int:
     """Run `vit-scratch explain`; the exit status."""
     parser = Parser(prog="vit-scratch explain", description="See where on images a classifier's answers come from.")
     parser.add_argument("checkpoint", help="folder or Hub id")
@@ -54,8 +54,8 @@ def explain_verb(argv: list[str]) -> int:
     add_token_merging(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
+    from ..inspection.explaining import write_explanations
     from ..layers_vit_scratch import height_width
-    from .explaining import write_explanations
 
     size, skipped = options.pop("image_size"), []
 

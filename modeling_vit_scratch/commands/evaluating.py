@@ -1,0 +1,32 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The verb `evaluate`."""
+
+import sys
+
+from ..memory import keep_freed_memory
+from .parsing import Parser, add_batch_size, add_checkpoint_flags, add_data, add_speed, stoppable
+
+
+def evaluate(argv: list[str]) -> int:
+    """Run `vit-scratch evaluate`; the exit status."""
+    parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
+    add_data(parser)
+    add_batch_size(parser)
+    parser.add_argument("--strict_images", action="store_true", help="stop at images that cannot be read")
+    add_speed(parser)
+    add_checkpoint_flags(parser)
+    arguments = parser.parse_args(argv)
+    from .. import evaluation
+    from ..metrics import compute_metrics
+    from ..report import results_lines
+
+    keep_freed_memory()
+    with stoppable():
+        results = evaluation.evaluate(**vars(arguments))
+    for sentence in results.left_out:
+        print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
+    metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
+    print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
+    return 0

@@ -1,0 +1,75 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The verb `predict`."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from ..memory import keep_freed_memory
+from .parsing import SOME_IMAGES_BAD, Parser, add_batch_size, add_checkpoint_flags, add_speed, positive, stoppable
+
+
+def predict(argv: list[str]) -> int:
+    """Run `vit-scratch predict`; the exit status."""
+    parser = Parser(prog="vit-scratch predict", description="Say what is on images.")
+    parser.add_argument("checkpoint", help="folder or Hub id")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="files, folders (all in them whose names end as images' do), parquet files, and 'patterns/**/*.jpg'",
+    )
+    parser.add_argument("--top_k", "--top-k", type=positive, default=1, help="labels per image (default: 1)")
+    parser.add_argument(
+        "--output",
+        help="write a table to this file: .jsonl, .csv or .parquet; the same command goes on if it was interrupted, "
+        "and images that cannot be read are listed beside it, in a file that ends in .skipped.csv",
+    )
+    parser.add_argument("--image_column_name", help="column of the images in parquet files (default: found by itself)")
+    add_batch_size(parser)
+    add_speed(parser)
+    add_checkpoint_flags(parser)
+    options = vars(parser.parse_args(argv))
+    keep_freed_memory()
+    with stoppable():
+        return _print_predictions(options) if options["output"] is None else _write_predictions(options)
+
+
+def _print_predictions(options: dict[str, Any]) -> int:
+    from .. import prediction
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes cannot print one list: name a table with --output.")
+    del options["output"]
+    status = 0
+    for item in prediction.predict(**options):
+        if isinstance(item, prediction.Prediction):
+            ranked = zip(item.labels, item.scores, strict=True)
+            print(on_one_line(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+        else:
+            status = SOME_IMAGES_BAD
+            print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
+    return status
+
+
+def _write_predictions(options: dict[str, Any]) -> int:
+    from ..interruption import Interrupted
+    from ..prediction_table import predict_table
+
+    try:
+        written = predict_table(
+            **options, say=lambda sentence: print(f"vit-scratch predict: {sentence}", file=sys.stderr)
+        )
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", signal.SIGINT)
+        raise Interrupted(number, "interrupted; the same command goes on.") from interrupt
+    if written is None:  # in another process than the first
+        return 0
+    skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
+    print(f"{written.predicted:,} images written to {options['output']}{skipped}")
+    return SOME_IMAGES_BAD if written.bad else 0
+
+
+def on_one_line(name: str) -> str:
+    """A file name as it is shown: what would break the line, and bytes that are no text, as Python spells them."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)

@@ -1,0 +1,40 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The verb `push`."""
+
+import os
+import sys
+
+from .parsing import Parser, stoppable
+
+
+def push(argv: list[str]) -> int:
+    """Run `vit-scratch push`; the exit status."""
+    parser = Parser(prog="vit-scratch push", description="Publish a checkpoint on the Hub, with its card.")
+    parser.add_argument("checkpoint", help="folder")
+    parser.add_argument("repo_id", help="owner/name, or name for one of yours; it is made if there is none")
+    parser.add_argument("--private", action="store_const", const=True, help="make a new repository private")
+    parser.add_argument("--revision", metavar="R", help="branch; it is made if there is none (default: main)")
+    parser.add_argument("--create_pr", "--create-pr", action="store_true", help="open a pull request instead")
+    parser.add_argument("--license", metavar="L", help="by the Hub's name for it, such as apache-2.0, for the card")
+    parser.add_argument(
+        "--no_images",
+        "--no-images",
+        dest="images",
+        action="store_false",
+        help="leave out what shows images of the data",
+    )
+    options = vars(parser.parse_args(argv))
+    from huggingface_hub.utils import enable_progress_bars
+
+    from .. import hub
+    from ..prediction import check_checkpoint
+
+    if not os.path.isdir(options["checkpoint"]):
+        raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")
+    check_checkpoint(options["checkpoint"])
+    if sys.stderr.isatty():
+        enable_progress_bars()  # of uploads, which take long
+    with stoppable():
+        published = hub.push(**options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr))
+    print(*hub.push_lines(published, options["revision"]), sep="\n")
+    return 0

@@ -1,0 +1,42 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The verbs `train` and `pretrain`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..memory import keep_freed_memory
+from .parsing import stoppable
+
+
+def train(argv: list[str]) -> int:
+    """Run `vit-scratch train`; the exit status."""
+    return _by_recipe(argv, "train")
+
+
+def pretrain(argv: list[str]) -> int:
+    """Run `vit-scratch pretrain`; the exit status."""
+    return _by_recipe(argv, "pretrain")
+
+
+def _by_recipe(argv: list[str], verb: str) -> int:
+    from ..presets import recipe_names
+    from ..recipes import RecipeParser, parse_recipe
+
+    if not argv or argv[0].startswith("-"):
+        if not {"-h", "--help"} & set(argv):
+            raise ValueError(f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags.")
+        RecipeParser(verb).print_help()
+        return 0
+    arguments = parse_recipe(argv[0], argv[1:], verb)
+    if verb == "train":
+        from ..training import train
+
+        run: Callable[[Any], Any] = train
+    else:
+        from ..pretraining import pretrain
+
+        run = pretrain
+    keep_freed_memory()
+    with stoppable():
+        run(arguments)
+    return 0
