@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.masking_utils import create_bidirectional_mask
@@ -38,7 +37,6 @@ from transformers.utils.output_capturing import capture_outputs
 from .additions_vit_scratch import (
     AddRegisterTokens,
     AttentionPooling,
-    LayerScale,
     MaskPatches,
     PatchDropout,
     Pooler,
@@ -46,6 +44,7 @@ from .additions_vit_scratch import (
     TokenPooling,
 )
 from .configuration_vit_scratch import JOINING_POOLINGS, ViTScratchConfig
+from .initialization_vit_scratch import initialize
 from .layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
@@ -60,8 +59,6 @@ from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
 from .packing_vit_scratch import PackedImages, is_worth_packing
 from .publishing_vit_scratch import publish, write_complete
 
-# How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
-MIMETIC_POSITIONS = 0.3
 # Modules of the base model that come before the first block.
 FIRST_LAYERS = (
     "patch_embedding",
@@ -85,35 +82,6 @@ class HiddenState(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor, patches: MergedPatches | None) -> Tensor:
         return after if patches is None else patches.unmerge(after)
-
-
-def is_loaded(weight: Tensor) -> bool:
-    """Whether a weight is not to be initialised: it came from a checkpoint, or there is nothing in it yet."""
-    return getattr(weight, "_is_hf_initialized", False) or weight.is_meta
-
-
-def mimetic_attention(attention: MultiHeadSelfAttention) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of queries, keys and values (A * D / A, D), and of the output (D, A * D / A), that imitate trained ones.
-
-    In each head, what makes a query and a key is together nearly 0.7 Z + 0.7 I, and over all heads what makes a value
-    and the output nearly 0.4 Z - 0.4 I, with Z of independent normal numbers of variance 1 / D (Trockman and Kolter
-    2023, arXiv 2305.09828, section 4 and algorithm 1); "nearly" as far as the rank of the product allows.
-    """
-    width, inner = attention.in_proj.in_features, attention.out_proj.in_features
-
-    def factors(noise: float, identity: float, rank: int) -> tuple[Tensor, Tensor]:
-        product = noise * torch.randn(width, width) / math.sqrt(width) + identity * torch.eye(width)
-        left, values, right = torch.linalg.svd(product)
-        root = values[:rank].sqrt()
-        return left[:, :rank] * root, root[:, None] * right[:rank]  # (D, rank), (rank, D)
-
-    queries_keys = [factors(0.7, 0.7, attention.head_dim) for _ in range(attention.num_heads)]
-    query = torch.cat([left.T for left, _ in queries_keys])
-    key = torch.cat([right for _, right in queries_keys])
-    left, right = factors(0.4, -0.4, min(inner, width))
-    value, output = torch.zeros(inner, width), torch.zeros(width, inner)  # heads wider than D in all: the rest stays 0
-    value[: left.shape[1]], output[:, : right.shape[0]] = left.T, right.T
-    return query, key, value, output
 
 
 class ViTScratchPreTrainedModel(PreTrainedModel):
@@ -147,20 +115,7 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise one module, as `config.initialization` says; loaded weights are left alone."""
-        if isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, MaskPatches):
-            init.zeros_(module.mask_token)
-        elif isinstance(module, LayerScale):
-            init.constant_(module.gamma, module.value)
-        elif self.config.initialization == "article":
-            self._init_as_the_article(module)
-        else:
-            self._init_truncated_normal(module)
-            if self.config.initialization == "mimetic":
-                self._init_mimetic(module)
+        initialize(module, self.config)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For code that it does not ship, transformers leaves out modules without parameters of their own, and so
@@ -250,48 +205,6 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
             num_tokens -= num_merged
             operations += 2 * (num_queries - num_merged) * (block.ff[0].weight.numel() + block.ff[2].weight.numel())
         return 3 * pixel_values.shape[0] * operations
-
-    def _init_as_the_article(self, module: nn.Module) -> None:
-        if isinstance(module, MultiHeadSelfAttention):
-            # Runs after its two linear layers had theirs, so this stands.
-            init.xavier_uniform_(module.in_proj.weight)
-            for projection in (module.in_proj, module.out_proj):
-                if projection.bias is not None:
-                    init.zeros_(projection.bias)
-        elif isinstance(module, (nn.Linear, nn.Conv2d)):
-            # torch's own default for both, spelled in the functions that respect loaded weights.
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                init.uniform_(module.bias, -bound, bound)
-        else:
-            for parameter in self._positions_and_tokens(module):
-                init.normal_(parameter)
-
-    def _init_truncated_normal(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        else:
-            for parameter in self._positions_and_tokens(module):
-                init.trunc_normal_(parameter, std=std)
-
-    def _init_mimetic(self, module: nn.Module) -> None:
-        """What pretrained ViTs look like: patches attend to themselves and their neighbours (arXiv 2305.09828)."""
-        if isinstance(module, PositionalEncoding) and module.encoding == "learned":
-            positions = MIMETIC_POSITIONS * module.sincos2d(module.grid_size, module.positional_embedding)
-            init.copy_(module.positional_embedding, positions)
-        if isinstance(module, MultiHeadSelfAttention) and not is_loaded(module.in_proj.weight):
-            query, key, value, output = mimetic_attention(module)
-            init.copy_(module.in_proj.weight, torch.cat((query, key, value)))
-            init.copy_(module.out_proj.weight, output)
-
-    @staticmethod
-    def _positions_and_tokens(module: nn.Module) -> list[nn.Parameter]:
-        kinds = (PositionalEncoding, AddClsToken, AddRegisterTokens, AttentionPooling)
-        return list(module.parameters(recurse=False)) if isinstance(module, kinds) else []
 
 
 class ViTScratchModel(ViTScratchPreTrainedModel):

@@ -40,6 +40,7 @@ SMALL = (
 CODE = {
     "additions_vit_scratch.py",
     "configuration_vit_scratch.py",
+    "initialization_vit_scratch.py",
     "layers_vit_scratch.py",
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",

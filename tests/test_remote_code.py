@@ -41,6 +41,7 @@ TRAVELLERS = sorted(PACKAGE.glob("*_vit_scratch.py"))
 CODE = {
     "additions_vit_scratch.py",
     "configuration_vit_scratch.py",
+    "initialization_vit_scratch.py",
     "layers_vit_scratch.py",
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
