@@ -264,9 +264,10 @@ def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(digits_ru
         (["nowhere"], "there is no checkpoint folder nowhere."),
         (["--batch=0"], "argument --batch: must be a whole number from 1 on, got '0'"),
         (["digits", "--image=missing.png"], "missing.png does not exist."),
+        (["digits", "--output=no/where.html"], "--output no/where.html cannot be written: No such file or directory."),
         (["digits", "--revision=main"], "revision main is of a model on the Hub, and digits is a preset."),
     ],
-    ids=["model", "batch", "image", "revision"],
+    ids=["model", "batch", "image", "output", "revision"],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,10 @@ def dry_run(argv: list[str]) -> int:
     if output is None:
         print(text)
     else:
-        Path(output).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(output).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"--output {output} cannot be written: {error.strerror}.") from error
         print(f"written    {output}")
     return 0
 
