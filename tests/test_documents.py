@@ -93,8 +93,11 @@ def commands_of(document: Path) -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("vit-scratch ")]
-    # A page that is served until somebody stops it: tests/test_demo.py does so.
-    return [command[1:] for command in commands if command[1] != "demo" or "--space" in command]
+    # A page that is served until somebody stops it, which tests/test_demo.py does; and graphs of ONNX, which take long
+    # to write, and which tests/test_int8.py and tests/test_deployment.py write.
+    served = [command for command in commands if command[1] == "demo" and "--space" not in command]
+    graphs = [command for command in commands if {"int8", "onnx"} & set(command)]
+    return [command[1:] for command in commands if command not in served + graphs]
 
 
 def all_commands() -> list[list[str]]:

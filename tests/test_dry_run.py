@@ -114,7 +114,7 @@ def test_the_multiply_adds_are_those_of_torchs_counter_and_of_the_formula(settin
 
 
 def test_what_is_kept_is_what_training_holds_when_the_pass_is_over():
-    model, kept = small(), []
+    model, kept = small().eval(), []  # dropout keeps masks besides
     run = dry_run(model, images(2, 3, 32, 32))
     parameters = {item.untyped_storage().data_ptr() for item in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x), x)[1], lambda x: x):
@@ -148,8 +148,10 @@ def test_the_model_is_as_it_was():
     model = small()
     pixel_values = images(1, 3, 32, 32)
     before, hooked = model.eval()(pixel_values, output_hidden_states=True).logits, hooks(model)
+    model.train()
     dry_run(model, pixel_values)
-    assert torch.equal(model(pixel_values, output_hidden_states=True).logits, before)
+    assert model.training
+    assert torch.equal(model.eval()(pixel_values, output_hidden_states=True).logits, before)
     assert hooks(model) == hooked
     assert all(item.grad is None for item in model.parameters())
 
@@ -163,6 +165,8 @@ def test_blocks_that_merge_patches_are_told_apart():
     assert [layer.shape_out[1] for layer in blocks] == [14, 12, 12]
     alike = dry_run(small(token_merging=[0, 0, 2]), images(1, 3, 32, 32))
     assert [layer.count for layer in folded(alike.layers) if layer.step == 4] == [2, 1]
+    assert "each patch gets the vector of the token" in as_text(alike)
+    assert "each patch gets the vector of the token" not in as_text(dry_run(small(), images(1, 3, 32, 32)))
 
 
 def test_what_folds_has_the_sums_of_what_is_unfolded():
@@ -262,12 +266,13 @@ def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(digits_ru
     ("arguments", "sentence"),
     [
         (["nowhere"], "there is no checkpoint folder nowhere."),
+        (["digits", "--batch=100000000"], "100,000,000 images do not fit into the memory: give a smaller --batch."),
         (["--batch=0"], "argument --batch: must be a whole number from 1 on, got '0'"),
         (["digits", "--image=missing.png"], "missing.png does not exist."),
         (["digits", "--output=no/where.html"], "--output no/where.html cannot be written: No such file or directory."),
         (["digits", "--revision=main"], "revision main is of a model on the Hub, and digits is a preset."),
     ],
-    ids=["model", "batch", "image", "output", "revision"],
+    ids=["model", "many", "batch", "image", "output", "revision"],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -128,6 +128,30 @@ def test_an_explanation_leaves_the_model_as_it_was():
     assert torch.equal(model(pixels, output_hidden_states=True).logits, before)
 
 
+def test_a_model_in_training_is_explained_as_it_answers():
+    model = small(hidden_dropout_prob=0.5)
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 32})
+    expected = explain(model, processor, noise((32, 24)))
+    model.train()
+    model.vit.encoder[0].eval()
+    found = explain(model, processor, noise((32, 24)))
+    assert found.probability == expected.probability
+    assert torch.equal(relevance_map(model, images(1, 3, 24, 32)), relevance_map(model.eval(), images(1, 3, 24, 32)))
+    model.train()
+    model.vit.encoder[0].eval()
+    explain(model, processor, noise((32, 24)))
+    assert [module.training for module in (model, model.vit.encoder[0], model.vit.encoder[1])] == [True, False, True]
+
+
+def test_a_class_or_a_label_that_is_none_is_refused():
+    model, pixels = small(), images(2, 3, 24, 32)
+    with pytest.raises(ValueError, match=r"classes must be from 0 to 4, got \[3, 99\]"):
+        relevance_map(model, pixels, [3, 99])
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 32})
+    with pytest.raises(ValueError, match="label must be the name of a class, such as 'LABEL_0', got 3"):
+        explain(model, processor, noise((32, 24)), label=3)
+
+
 def test_what_cannot_be_explained_is_refused_with_what_would_help():
     theirs = ViTForImageClassification(ViTConfig(num_hidden_layers=1, hidden_size=12, num_attention_heads=3))
     with pytest.raises(ValueError, match="this one is of type vit: `vit-scratch import` makes it one"):
@@ -274,7 +298,7 @@ def test_the_folder_has_pictures_numbers_and_a_page_of_all(digits_run, tmp_path)
     assert "a &lt;b&gt; &amp; 50%.png" in page
     assert not re.search(r"https?://|<script|<link", page)
     one, two = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
-    assert (one["file"], two["file"]) == ("a <b> & 50%.png", "two.png")
+    assert (one["file"], two["file"]) == (str(tmp_path / "a <b> & 50%.png"), str(tmp_path / "two.png"))
     assert np.asarray(one["relevance"]).shape == (4, 4)
     before = contents(tmp_path / "out")
     assert "already exists: name a new folder." in refused(*command)
@@ -320,15 +344,22 @@ def test_an_imported_checkpoint_is_explained_with_merging_and_at_another_size(tm
     [
         (["--label=77"], "the model has no label '77' (did you mean '7'?)."),
         (["--image-size=7"], "7x7 pixels (height x width) cannot be cut into patches of 2x2"),
+        (["--image-size=100000"], "the attention of images of 100000x100000 pixels takes "),
         ([], "the following arguments are required: --output/--out"),
     ],
-    ids=["label", "size", "no folder"],
+    ids=["label", "size", "too large", "no folder"],
 )
 def test_a_mistake_is_one_sentence_and_nothing_is_written(digits_run, tmp_path, flags, sentence):
     shutil.copy(digits_run[0] / "sample.png", tmp_path)
     out = ["--out", tmp_path / "out"] if flags else []
     assert sentence in refused("explain", digits_run[0], tmp_path / "sample.png", *flags, *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_preset_has_nothing_to_explain(tmp_path):
+    noise((9, 9)).save(tmp_path / "image.png")
+    line = refused("explain", "digits", tmp_path / "image.png", "--out", tmp_path / "out")
+    assert line.endswith("digits is a preset: it has no weights, and so no answers to explain.")
 
 
 def test_a_preset_of_the_processor_is_left_alone(digits_run):

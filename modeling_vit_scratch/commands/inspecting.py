@@ -27,7 +27,12 @@ def dry_run(argv: list[str]) -> int:
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     with stoppable():
         model, processor = model_of(**options)
-        run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name_of(options["model"]))
+        try:
+            run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name_of(options["model"]))
+        except RuntimeError as error:  # of several kinds, on CPUs without a class of its own
+            if "memory" not in str(error):
+                raise
+            raise ValueError(f"{batch:,} images do not fit into the memory: give a smaller --batch.") from error
     text = FORMATS[format](run, full)
     if output is None:
         print(text)

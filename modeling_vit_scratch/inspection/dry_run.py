@@ -5,7 +5,6 @@ Nothing here is computed from a configuration: shapes and times are those that h
 multiply-adds are those of the operations that ran (torch's counter), memory is what autograd keeps of them.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from ..layers_vit_scratch import (
     TransformerEncoderBlock,
 )
 from ..modeling_vit_scratch import HiddenState
+from .loading import evaluating
 
 # The article's steps. A step of another kind of layer has no number.
 STEPS: dict[type[nn.Module], int] = {
@@ -41,7 +41,7 @@ HEAD, WHOLE = 5, "VisionTransformer"
 # What is added up of layers that are shown as one.
 SUMMED = ("parameters", "multiply_adds", "activation_bytes", "seconds")
 FLASH_ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-# Passes whose times are measured; the median of each layer counts.
+# Passes whose times are measured; those of the median one count, so that shares belong together.
 TIMED_PASSES = 5
 
 
@@ -56,7 +56,7 @@ class Layer:
         shape_in, shape_out: of the tensor that goes in and of the one that comes out.
         parameters: how many it has.
         multiply_adds: multiplications, each with an addition, of its matrix products and convolutions.
-        activation_bytes: what training keeps of its operations for the backward pass.
+        activation_bytes: what training keeps of its operations for the backward pass, but for masks of dropout.
         seconds: of a forward pass.
         count: how many times it repeats; the numbers are those of all of them.
         parts: the layers in it.
@@ -86,6 +86,7 @@ class DryRun:
         layers: in the order of the pass.
         whole: the model as one layer.
         multiply_adds_in_use: of a pass that computes only what the model's output needs.
+        merges: whether its blocks merge patches.
     """
 
     model: str
@@ -94,6 +95,7 @@ class DryRun:
     layers: list[Layer]
     whole: Layer
     multiply_adds_in_use: int
+    merges: bool = False
 
     def share(self, layer: Layer) -> float:
         """The layer's share of the time of the whole."""
@@ -104,7 +106,7 @@ def dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str = "") -> Dry
     """Run a model on images and see what each of its layers does.
 
     It runs in evaluation mode, and all tokens are computed, as in the article, where a classifier computes of its last
-    block only what it reads. One pass counts, and the median of further ones gives the times.
+    block only what it reads. One pass counts; of further ones the one that takes the median time gives all times.
 
     Args:
         model: of this package, or one of transformers' own on images.
@@ -114,7 +116,11 @@ def dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str = "") -> Dry
     Raises:
         ValueError: if the model does not take such images.
     """
-    model.eval()
+    with evaluating(model):
+        return _dry_run(model, pixel_values, name)
+
+
+def _dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str) -> DryRun:
     pixel_values = pixel_values.to(model.device, model.dtype)
     options = {"output_hidden_states": True} if model.config.model_type == "vit_scratch" else {}
 
@@ -144,8 +150,9 @@ def dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str = "") -> Dry
     whole, layers = measured.pop(""), _with_pooling(_nested(measured))
     if layers[-1].step == HEAD:
         whole.name, whole.step = WHOLE, HEAD + 1
+    merges = any(getattr(model.base_model, "merging_schedule", ()))
     in_use = _operations(run, model)[""] if options else whole.multiply_adds
-    return DryRun(name, model.device.type, str(model.dtype).removeprefix("torch."), layers, whole, in_use)
+    return DryRun(name, model.device.type, str(model.dtype).removeprefix("torch."), layers, whole, in_use, merges)
 
 
 # --- Which layers ----------------------------------------------------------------------------------------------------
@@ -314,7 +321,7 @@ def _kept(run: Callable[[], None], modules: dict[str, nn.Module], model: nn.Modu
 
 
 def _seconds(run: Callable[[], None], modules: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
-    """The time of every module in a pass, the median of several."""
+    """The time of every module in the pass that is the median of several."""
     passes: list[dict[str, float]] = []
 
     def now() -> float:
@@ -332,4 +339,4 @@ def _seconds(run: Callable[[], None], modules: dict[str, nn.Module], device: tor
         for _ in range(TIMED_PASSES):
             passes.append({})
             run()
-    return {path: statistics.median(times[path] for times in passes) for path in modules}
+    return sorted(passes, key=lambda times: times[""])[TIMED_PASSES // 2]

@@ -12,7 +12,8 @@ COLUMNS = ("step", "layer", "in → out", "parameters", "multiply-adds", "activa
 LEFT = 3  # so many columns have text, the others numbers
 LEGEND = (
     "Multiply-adds: of matrix products and convolutions. Activations: what training keeps of a layer for the backward "
-    "pass. Time: the median of several passes."
+    "pass, but for dropout. Time: of one pass, the median of several; what a layer does besides its parts belongs "
+    "to none of them."
 )
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -62,10 +63,16 @@ class Described:
     def notes(self) -> list[str]:
         """What to know of the numbers."""
         in_use, whole = self.run.multiply_adds_in_use, self.run.whole.multiply_adds
+        notes = [LEGEND]
+        if self.run.merges:
+            notes.append(
+                "Blocks merge patches, between their attention and the rest. After the last one each patch gets the "
+                "vector of the token that it is in, so that all tokens come back."
+            )
         if in_use == whole:
-            return [LEGEND]
+            return notes
         less = f"In use the last block computes only what the head reads: {count(in_use)} multiply-adds in all."
-        return [LEGEND, less]
+        return [*notes, less]
 
     def in_words(self, layer: Layer) -> str:
         """The shapes of a layer in words."""

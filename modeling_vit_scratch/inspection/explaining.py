@@ -4,6 +4,8 @@
 import dataclasses
 import difflib
 import json
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +22,17 @@ from ..checkpoints.folders import check_new_folder, new_folder
 from ..image_sources import ImageSources
 from ..images import BadImageError, read_image
 from ..prediction import load_checkpoint
+from ..presets import preset_names
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
 from .inputs import seen_area, shown_input
+from .loading import evaluating
 from .page import write_page
 from .pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
 from .relevance import Occlusion, check_classifier, occlusion, recorded_attention, relevance_map
 
+# Of all attention: itself, its gradient, and their product.
+MAPS_HELD = 3
 FILTERS, POSITIONS = "filters.png", "positions.png"
 PAGE, NUMBERS = "index.html", "explanation.json"
 
@@ -80,10 +86,20 @@ def explain(
         ValueError: if the model is no classifier of this package, the label is none of it, or the image is bad.
     """
     check_classifier(model)
+    with evaluating(model):
+        return _explain(model, processor, image, label, image_size)
+
+
+def _explain(
+    model: Any, processor: BaseImageProcessor, image: Any, label: str | None, image_size: tuple[int, int] | None
+) -> Explanation:
+    if image_size is not None:
+        _check_memory(model, image_size)
     picture = read_image(image)
     processor = _resizing_to(processor, image_size) if image_size is not None else processor
     options: dict[str, Any] = {} if image_size is None else {"interpolate_pos_encoding": True}
     pixels = pixel_values(processor, [picture]).to(model.device, model.dtype)  # (1, C, H, W)
+    _check_memory(model, (pixels.shape[2], pixels.shape[3]))
     with torch.inference_mode():
         probabilities = model(pixels, **options).logits[0].float().softmax(0)
         with recorded_attention(model) as records:
@@ -109,12 +125,32 @@ def explain(
     )
 
 
+def _check_memory(model: Any, image_size: tuple[int, int]) -> None:
+    """Refuse images whose attention would not fit into the memory of this machine.
+
+    Raises:
+        ValueError: with how much it would take.
+    """
+    config, (height, width) = model.config, image_size
+    patch_height, patch_width = model.vit.patch_embedding.patch_size
+    num_tokens = (height // patch_height) * (width // patch_width) + config.num_prefix_tokens
+    needed = MAPS_HELD * config.num_hidden_layers * config.num_attention_heads * num_tokens**2 * 4
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    if needed > there:
+        raise ValueError(
+            f"the attention of images of {height}x{width} pixels takes {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f}: explain smaller images."
+        )
+
+
 def _resizing_to(processor: BaseImageProcessor, image_size: tuple[int, int]) -> Any:
     settings = {"size": dict(zip(("height", "width"), image_size, strict=True)), "do_resize": True}
     return type(processor)(**processor.to_dict() | settings | {"do_center_crop": False})
 
 
 def _index_of(label: str, id2label: dict[int, str]) -> int:
+    if not isinstance(label, str):
+        raise ValueError(f"label must be the name of a class, such as {id2label[0]!r}, got {label!r}.")
     indices = [index for index, name in id2label.items() if name == label]
     if not indices:
         closest = difflib.get_close_matches(label, id2label.values(), n=1)
@@ -151,6 +187,8 @@ def write_explanations(
         ValueError: if the checkpoint or the images will not do, or `output` cannot be written.
     """
     check_new_folder(output)
+    if checkpoint in preset_names() and not Path(checkpoint).exists():
+        raise ValueError(f"{checkpoint} is a preset: it has no weights, and so no answers to explain.")
     sources = ImageSources(images)
     loaded, processor, _ = load_checkpoint(
         checkpoint, token_merging=token_merging, revision=revision, trust_remote_code=trust_remote_code
@@ -160,7 +198,7 @@ def write_explanations(
     lines, found = [], []
     with new_folder(output) as folder:
         for number in range(len(sources)):
-            name = Path(sources.name(number)).name
+            name = sources.name(number)
             try:
                 explanation = explain(model, processor, sources[number], label=label, image_size=image_size)
             except BadImageError as error:

@@ -1,8 +1,11 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The model and the images that the verbs of this package look into."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -64,6 +67,18 @@ def model_of(
     except (OSError, ValueError):
         processor = None  # random images need none
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, in which nothing is left to chance, and every module back afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def pixels_of(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ..layers_vit_scratch import MultiHeadSelfAttention, eager_attention, height_width
 from ..merging_vit_scratch import MergedPatches, TokenMerging
 from .attention import reading_of
+from .loading import evaluating
 
 
 @dataclass
@@ -87,10 +88,12 @@ def relevance_map(model: Any, pixel_values: Tensor, classes: Sequence[int] | Non
         **options: of the forward pass, such as `interpolate_pos_encoding`.
 
     Raises:
-        ValueError: if the model is no classifier of this package.
+        ValueError: if the model is no classifier of this package, or a class none of it.
     """
     check_classifier(model)
-    with torch.enable_grad(), recorded_attention(model) as records:
+    if classes is not None and not all(0 <= index < model.config.num_labels for index in classes):
+        raise ValueError(f"classes must be from 0 to {model.config.num_labels - 1}, got {list(classes)}.")
+    with evaluating(model), torch.enable_grad(), recorded_attention(model) as records:
         # With hidden states asked for, the last block computes all of its tokens.
         outputs = model.vit(pixel_values, output_hidden_states=True, return_dict=True, **options)
         logits = model.classification_head(outputs.pooler_output)  # (B, K)
