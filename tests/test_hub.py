@@ -108,7 +108,7 @@ def test_a_repository_is_complete_and_tells_nothing_of_the_machine(hub, ada, run
 def test_what_is_printed_names_the_place_and_the_pictures(hub, ada, digits_run):
     result = vit_scratch("push", digits_run[0], "pets")
     published, images, use = result.lines
-    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 15 files, \d+\.\d MB", published)
+    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 16 files, \d+\.\d MB", published)
     assert images == "images     sample.png and training.png show images of the data; --no-images leaves them out"
     assert use == "use        vit-scratch predict ada/pets IMAGES"
 
