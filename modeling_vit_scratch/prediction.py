@@ -64,10 +64,7 @@ def load_checkpoint(
     with loading(checkpoint):
         config = AutoConfig.from_pretrained(checkpoint, **options)
         processor = AutoImageProcessor.from_pretrained(checkpoint, **options)
-    if token_merging is not None:
-        if not hasattr(config, "token_merging"):
-            raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
-        config.token_merging, config.token_merging_schedule = token_merging, "constant"
+    set_token_merging(config, token_merging)
     with loading(checkpoint):
         model, report = AutoModelForImageClassification.from_pretrained(
             checkpoint,
@@ -91,6 +88,19 @@ def load_checkpoint(
         example = processor([Image.new("RGB", (width, height))] * 2, return_tensors="pt")["pixel_values"]
         return Int8Classifier(model, example), processor, label_names
     return model, processor, label_names
+
+
+def set_token_merging(config: Any, token_merging: int | None) -> None:
+    """Let the blocks of a model merge so many patches each, if that is asked for.
+
+    Raises:
+        ValueError: if it is no model that can.
+    """
+    if token_merging is None:
+        return
+    if not hasattr(config, "token_merging"):
+        raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
+    config.token_merging, config.token_merging_schedule = token_merging, "constant"
 
 
 def check_checkpoint(checkpoint: str, revision: str | None = None) -> None:

@@ -19,7 +19,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..augmentation import pixel_values
 from ..images import read_image
 from ..layers_vit_scratch import height_width
-from ..prediction import check_checkpoint, loading
+from ..prediction import check_checkpoint, loading, set_token_merging
 from ..presets import preset_names, preset_path
 
 # By the ends of the names of their classes; any other is a body.
@@ -50,10 +50,7 @@ def model_of(
         raise ValueError(f"revision {revision} is of a model on the Hub, and {model} is a preset.")
     with loading(model):
         config = AutoConfig.from_pretrained(place, **options)
-    if token_merging is not None:
-        if not hasattr(config, "token_merging"):
-            raise ValueError(f"a model of type {config.model_type} cannot merge tokens.")
-        config.token_merging, config.token_merging_schedule = token_merging, "constant"
+    set_token_merging(config, token_merging)
     architecture = next(iter(config.architectures or ["ViTScratchForImageClassification"]))
     kind = next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
     with loading(model):
