@@ -7,8 +7,8 @@ from typing import Any
 
 from .card import license_of, write_import_card
 from .checkpoints.exporting import export_model
-from .checkpoints.folders import check_new_folder, new_folder
 from .checkpoints.importing import Imported, read_checkpoint
+from .folders import check_new_folder, new_folder
 from .hub import fetched
 from .layers_vit_scratch import Size, height_width
 

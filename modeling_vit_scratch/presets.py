@@ -6,6 +6,7 @@ A preset's folder is read like any checkpoint's: `AutoConfig.from_pretrained(pre
 """
 
 import difflib
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -71,3 +72,8 @@ def _find(name: str, paths: dict[str, Path], kind: str) -> Path:
     closest = difflib.get_close_matches(name, paths, n=1)
     hint = f" (did you mean {closest[0]!r}?)" if closest else ""
     raise ValueError(f"there is no {kind} {name!r}{hint}; the {kind}s are {', '.join(sorted(paths))}.")
+
+
+def is_preset(model: str) -> bool:
+    """Whether a model's name means one with new weights; a name with a slash, or that is a file's, is a checkpoint."""
+    return model in preset_names() or not ("/" in model or os.path.exists(model))

@@ -47,8 +47,8 @@ import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.commands.parsing import count, positive
-from modeling_vit_scratch.deployment.int8 import Int8Classifier
 from modeling_vit_scratch.presets import preset_names, preset_path
+from modeling_vit_scratch.tracing.int8 import Int8Classifier
 from peers import PEERS, Logits, build_pair, installed_peers
 from timing import beside, compare, peak_memory, with_range
 

@@ -29,14 +29,17 @@ from datasets import DatasetDict
 from transformers import EvalPrediction, ViTConfig, ViTForImageClassification
 
 from modeling_vit_scratch import ViTScratchForImageClassification
-from modeling_vit_scratch.arguments import Arguments
-from modeling_vit_scratch.augmentation import preprocessing, random_mirror, random_resized_crop
-from modeling_vit_scratch.data import load_images, with_splits
+from modeling_vit_scratch.data.augmentation import random_mirror, random_resized_crop
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.preprocessing import preprocessing
+from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, collate
+from modeling_vit_scratch.data.splits import with_splits
+from modeling_vit_scratch.evaluation.metrics import compute_metrics
 from modeling_vit_scratch.interruption import StopSignal
-from modeling_vit_scratch.metrics import compute_metrics
-from modeling_vit_scratch.recipes import parse_recipe
-from modeling_vit_scratch.sampling import UNREADABLE, TrainingImages, collate
-from modeling_vit_scratch.training import build_model, build_trainer, train
+from modeling_vit_scratch.training.arguments import Arguments
+from modeling_vit_scratch.training.classification import build_trainer, train
+from modeling_vit_scratch.training.recipes import parse_recipe
+from modeling_vit_scratch.training.starting import build_model
 
 CLASSES = ("cat", "dog")
 EVALUATIONS = 25  # points of a curve

@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.augmentation import random_mirror, random_resized_crop
-from modeling_vit_scratch.sampling import TrainingImages, collate
+from modeling_vit_scratch.data.augmentation import random_mirror, random_resized_crop
+from modeling_vit_scratch.data.sampling import TrainingImages, collate
 from timing import beside, compare, with_range
 
 SIZE = 224

@@ -19,11 +19,11 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from data_loading import write_photographs
-from modeling_vit_scratch.augmentation import pixel_values
-from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.memory import keep_freed_memory
-from modeling_vit_scratch.prediction import Classifier, batches_of
-from modeling_vit_scratch.prediction_table import predict_table
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.machine import keep_freed_memory
+from modeling_vit_scratch.prediction.classifier import Classifier, batches_of
+from modeling_vit_scratch.prediction.table import predict_table
 from modeling_vit_scratch.presets import preset_path
 from timing import compare, ratios, with_range
 

@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
 from modeling_vit_scratch.commands.parsing import count, positive
-from modeling_vit_scratch.evaluation import evaluate
+from modeling_vit_scratch.evaluation.scoring import evaluate
 from modeling_vit_scratch.porting import export_checkpoint
-from modeling_vit_scratch.prediction import PRECISIONS, load_checkpoint
+from modeling_vit_scratch.prediction.loading import PRECISIONS, load_checkpoint
 from timing import compare, ratios, with_range
 
 PEERS = ["transformers", *(["timm"] if importlib.util.find_spec("timm") else [])]

@@ -42,9 +42,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoImageProcessor
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.augmentation import random_mirror, random_resized_crop
+from modeling_vit_scratch.data.augmentation import random_mirror, random_resized_crop
+from modeling_vit_scratch.data.sampling import TrainingImages
 from modeling_vit_scratch.presets import preset_path
-from modeling_vit_scratch.sampling import TrainingImages
 
 # What a process sends, and receives, for each byte that a collective of n processes is about, if they form a ring.
 RING: dict[str, Callable[[int], float]] = {

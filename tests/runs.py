@@ -94,9 +94,11 @@ def _libraries_as_they_were():
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["modeling_vit_scratch.training", "modeling_vit_scratch.cli", "kornia.augmentation"])
+FORKS.set_forkserver_preload(
+    ["modeling_vit_scratch.training.classification", "modeling_vit_scratch.cli", "kornia.augmentation"]
+)
 # Code for a run whose picture nobody looks at: it is drawn for people, and would take more time than a short training.
-NO_PICTURE = "from modeling_vit_scratch import run_folder; run_folder.draw_training = lambda *arguments: None"
+NO_PICTURE = "from modeling_vit_scratch.training import run_folder; run_folder.draw_training = lambda *arguments: None"
 
 
 class Run:

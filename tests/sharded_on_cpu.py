@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
 from modeling_vit_scratch.cli import main
-from modeling_vit_scratch.trainer import ViTTrainer
+from modeling_vit_scratch.training.trainer import ViTTrainer
 
 decide = AcceleratorState.__init__
 learn = ViTTrainer.training_step

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_vit_scratch.averaging import WeightAverage
+from modeling_vit_scratch.training.averaging import WeightAverage
 
 
 class Two(nn.Module):

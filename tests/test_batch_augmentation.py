@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from runs import Run
 
-from modeling_vit_scratch.arguments import AugmentationArguments
-from modeling_vit_scratch.batch_augmentation import (
+from modeling_vit_scratch.data.arguments import AugmentationArguments
+from modeling_vit_scratch.data.batch_augmentation import (
     BatchAugmentation,
     cutmix,
     mixup,
@@ -112,8 +112,8 @@ for name in [name for name in sys.modules if name.startswith("modeling_vit_scrat
 for name in ["kornia", *(name for name in sys.modules if name.startswith("kornia."))]:
     sys.modules[name] = None  # which makes importing it an error
 import torch
-from modeling_vit_scratch.arguments import AugmentationArguments
-from modeling_vit_scratch.batch_augmentation import BatchAugmentation
+from modeling_vit_scratch.data.arguments import AugmentationArguments
+from modeling_vit_scratch.data.batch_augmentation import BatchAugmentation
 
 for names in ((), ("mixup_alpha", "cutmix_alpha", "progressive_image_size"),
               ("rand_augment_num_ops",), ("color_jitter",), ("random_erasing",)):
@@ -636,7 +636,7 @@ def test_a_share_of_1_keeps_the_image_and_of_0_pastes_all_that_fits(share, paste
 
 @pytest.mark.parametrize("alpha", [0.3, 3.0])
 def test_the_share_of_cutmix_is_drawn_from_a_beta_distribution(alpha, monkeypatch):
-    import modeling_vit_scratch.batch_augmentation as module
+    import modeling_vit_scratch.data.batch_augmentation as module
 
     kept = []
     monkeypatch.setattr(module, "cutmix", lambda images, shares, share: (images, kept.append(share) or shares))

@@ -16,10 +16,10 @@ from runs import SMALL, classes_of_pictures, vit_scratch
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.card import describe, markdown, name_of
 from modeling_vit_scratch.presets import preset_names, preset_path
-from modeling_vit_scratch.training_card import FinishedRun, card_metadata, data_sentence
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.card import FinishedRun, card_metadata, data_sentence
 
 ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
 

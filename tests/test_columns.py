@@ -6,8 +6,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from pictures import encoded, noise, plain, row
 
-from modeling_vit_scratch.columns import images_and_labels, relabelled
-from modeling_vit_scratch.images import read_image
+from modeling_vit_scratch.data.columns import images_and_labels, relabelled
+from modeling_vit_scratch.data.images import read_image
 
 FILES = [encoded(plain(index, mode="L")) for index in range(6)]
 PETS = ClassLabel(names=["cat", "dog", "eel"])

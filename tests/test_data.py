@@ -15,9 +15,10 @@ from datasets.exceptions import DatasetNotFoundError
 from pictures import class_folders, encoded, noise, plain, row
 from sklearn.datasets import load_digits
 
-from modeling_vit_scratch import data
-from modeling_vit_scratch.data import load_images, with_splits
-from modeling_vit_scratch.images import read_image
+from modeling_vit_scratch.data import loading as data
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.splits import with_splits
 
 FILES = [encoded(plain(index, mode="L")) for index in range(12)]
 

@@ -20,12 +20,12 @@ from runs import Service, free_port, refused, vit_scratch
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch import demo
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.demo import load_answers
-from modeling_vit_scratch.images import pillow_silent, read_image
+from modeling_vit_scratch.data.images import pillow_silent, read_image
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.demo import page as demo
+from modeling_vit_scratch.demo.page import load_answers
 from modeling_vit_scratch.inspection.attention import NoAttentionMapError
-from modeling_vit_scratch.prediction import predict
+from modeling_vit_scratch.prediction.classifier import predict
 
 
 @pytest.fixture(scope="module")
@@ -240,8 +240,8 @@ def test_what_else_will_not_do_is_refused_in_a_line(checkpoint, pictures, tmp_pa
 
 
 def test_without_gradio_it_says_what_to_install(checkpoint, monkeypatch):
-    for name in ("demo", "serving"):
-        monkeypatch.delitem(sys.modules, f"modeling_vit_scratch.{name}", raising=False)
+    for name in ("page", "serving"):
+        monkeypatch.delitem(sys.modules, f"modeling_vit_scratch.demo.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert "the demo needs gradio: pip install 'vit-scratch[demo]'." in refused("demo", checkpoint)
 
@@ -258,7 +258,7 @@ def service(checkpoint, pictures, tmp_path_factory):
 import os, tempfile
 os.environ["TMPDIR"] = tempfile.tempdir = {str(folder)!r}
 os.environ["HTTP_PROXY"] = "http://127.0.0.1:9"  # where nobody is
-import modeling_vit_scratch.serving as serving
+import modeling_vit_scratch.demo.serving as serving
 serving.MOST_BYTES = "200kb"
 """
     arguments = ["demo", checkpoint, "--port", port, "--examples", pictures / "print.jpg"]

@@ -27,13 +27,15 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, ViTScratchModel
-from modeling_vit_scratch.augmentation import pixel_values
-from modeling_vit_scratch.deployment import exporting, onnx_file
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.deployment import exporting
 from modeling_vit_scratch.deployment.card import TEMPLATE
 from modeling_vit_scratch.deployment.measuring import Calibration, measure
-from modeling_vit_scratch.deployment.preparing import loader_settings
-from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.prediction import load_checkpoint, predict
+from modeling_vit_scratch.prediction.classifier import predict
+from modeling_vit_scratch.prediction.loading import load_checkpoint
+from modeling_vit_scratch.tracing import onnx_file
+from modeling_vit_scratch.tracing.preparing import loader_settings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "deployment.md"
 LABELS = {0: "cat", 1: "dog", 2: "hot *dog*"}

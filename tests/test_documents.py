@@ -1,9 +1,12 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """What README.md and docs/ say is so: their Python runs, their links lead somewhere, their commands are commands."""
 
+import argparse
 import re
+import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.cli import VERBS
 from modeling_vit_scratch.presets import preset_names, recipe_names
+from modeling_vit_scratch.training.recipes import parse_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -154,6 +158,56 @@ def new_places(command: list[str]) -> list[str]:
     """The folders that a command makes, which must not be there."""
     named = [command[index + 1] for index, word in enumerate(command) if word in ("--output_dir", "--out", "--space")]
     return [*named, *([command[2]] if command[0] in ("import", "export") else [])]
+
+
+def script_commands() -> list[tuple[str, ...]]:
+    """What the documents say of our scripts in Python, in blocks and within sentences: script, arguments."""
+    texts = [document.read_text("utf-8").replace("\\\n", " ") for document in DOCUMENTS]
+    code = [code for text in texts for code in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    lines = [line for block in code for line in block.splitlines()]
+    lines += [" ".join(inline.split()) for text in texts for inline in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
+    called = (
+        re.match(r"(?:\w+=\S+ )*(?:python|torchrun|accelerate launch)\b.*?scripts/(\w+)\.py(.*)", line)
+        for line in lines
+    )
+    commands = ((found[1], *shlex.split(found[2], comments=True)) for found in called if found)
+    return [command for command in dict.fromkeys(commands) if "…" not in command]
+
+
+class UnderstoodError(Exception):
+    """The arguments of a script are such as it takes."""
+
+
+@pytest.mark.parametrize("command", script_commands(), ids=" ".join)
+def test_every_script_takes_the_arguments_that_are_named(command, monkeypatch, capsys):
+    """The scripts measure for hours: each begins here, and ends where it has understood what is asked of it."""
+    script, *arguments = command
+    if script == "train":
+        assert parse_recipe(arguments[0], [*arguments[1:], "--use_cpu"])
+        return
+    for name in ("parse_args", "parse_intermixed_args"):
+        parse = getattr(argparse.ArgumentParser, name)
+
+        def stop(parser, *given, parse=parse):
+            parse(parser, *given)
+            raise UnderstoodError
+
+        monkeypatch.setattr(argparse.ArgumentParser, name, stop)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+    with pytest.raises(UnderstoodError):
+        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+
+
+def test_every_training_that_was_measured_is_one_that_can_be_repeated():
+    """The recipes of documents whose commands take hours: each is understood."""
+    found = 0
+    for document in DOCUMENTS:
+        for block in re.findall(r"```bash\n(.*?)```", document.read_text("utf-8").replace("\\\n", " "), re.DOTALL):
+            for verb, rest in re.findall(r"^vit-scratch (train|pretrain) (.*)$", block, re.MULTILINE):
+                recipe, *flags = shlex.split(rest, comments=True)
+                assert parse_recipe(recipe, [flag for flag in flags if flag != "--bf16"], verb)
+                found += 1
+    assert found > 5
 
 
 def test_every_script_that_is_named_exists():

@@ -13,9 +13,9 @@ from pictures import encoded, noise
 from runs import classes_of_pictures, named_numbers, refused, vit_scratch
 from transformers import AutoModelForImageClassification
 
-from modeling_vit_scratch.evaluation import evaluate
-from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.prediction import load_checkpoint
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.evaluation.scoring import evaluate
+from modeling_vit_scratch.prediction.loading import load_checkpoint
 
 
 @pytest.fixture(scope="module")

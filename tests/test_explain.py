@@ -16,9 +16,9 @@ from runs import contents, refused, vit_scratch
 from transformers import AutoImageProcessor, AutoModel, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.augmentation import pixel_values
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.images import read_image
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.preprocessing import pixel_values
 from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
@@ -30,7 +30,7 @@ from modeling_vit_scratch.inspection.relevance import (
     recorded_attention,
     relevance_map,
 )
-from modeling_vit_scratch.prediction import load_checkpoint
+from modeling_vit_scratch.prediction.loading import load_checkpoint
 
 SMALL = {"image_size": [24, 32], "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
 SMALL |= {"intermediate_size": 48, "num_labels": 5}

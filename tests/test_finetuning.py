@@ -11,10 +11,11 @@ from runs import RUN, SMALL, classes_of_pictures, named_numbers, refused, same_w
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, run_folder
-from modeling_vit_scratch.arguments import ModelArguments
-from modeling_vit_scratch.finetuning import block_layers, merge, prepare
-from modeling_vit_scratch.report import EpochReport
+from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.arguments import ModelArguments
+from modeling_vit_scratch.training.finetuning import block_layers, merge, prepare
+from modeling_vit_scratch.training.report import EpochReport
 
 LORA = ("--finetuning=lora", "--lora_rank=3", "--lora_alpha=12")
 PARTS = ("base_layer", "lora_A.default", "lora_B.default")  # of a layer, by PEFT's names

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import encoded, noise
 
-from modeling_vit_scratch.image_sources import ImageSources
-from modeling_vit_scratch.images import BadImageError, read_image
+from modeling_vit_scratch.data.images import BadImageError, read_image
+from modeling_vit_scratch.prediction.sources import ImageSources
 
 
 def picture(index: int) -> bytes:
@@ -55,7 +55,7 @@ def test_of_a_folder_without_images_the_parquet_files_are_meant(tmp_path):
 
 @pytest.mark.parametrize("group", [1, 3, 1000], ids=lambda size: f"groups of {size}")
 def test_each_row_of_a_parquet_file_is_its_own_image_in_any_order(tmp_path, group, monkeypatch):
-    monkeypatch.setattr("modeling_vit_scratch.image_sources.ROWS_TOGETHER", 2)
+    monkeypatch.setattr("modeling_vit_scratch.prediction.sources.ROWS_TOGETHER", 2)
     sources = ImageSources([write_parquet(tmp_path / "t.parquet", 11, group)])
     order = [*range(11), *random.Random(0).sample(range(11), 11)]
     for number in order:
@@ -63,7 +63,7 @@ def test_each_row_of_a_parquet_file_is_its_own_image_in_any_order(tmp_path, grou
 
 
 def test_few_rows_are_in_memory_at_once_however_large_a_group_is(tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_vit_scratch.image_sources.ROWS_TOGETHER", 4)
+    monkeypatch.setattr("modeling_vit_scratch.prediction.sources.ROWS_TOGETHER", 4)
     sources = ImageSources([write_parquet(tmp_path / "t.parquet", 50)])
     (table,) = sources.sources
     for number in range(50):

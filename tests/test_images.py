@@ -18,8 +18,8 @@ from pictures import encoded, noise, oriented, plain, row
 from PIL import Image
 from transformers.image_utils import load_image
 
-from modeling_vit_scratch import images
-from modeling_vit_scratch.images import (
+from modeling_vit_scratch.data import images
+from modeling_vit_scratch.data.images import (
     IMAGE_SUFFIXES,
     BadImageError,
     find_bad_images,

@@ -8,11 +8,11 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.deployment import int8, onnx_file
-from modeling_vit_scratch.deployment.int8 import Int8Classifier
-from modeling_vit_scratch.evaluation import evaluate
-from modeling_vit_scratch.prediction import load_checkpoint
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.evaluation.scoring import evaluate
+from modeling_vit_scratch.prediction.loading import load_checkpoint
+from modeling_vit_scratch.tracing import int8, onnx_file
+from modeling_vit_scratch.tracing.int8 import Int8Classifier
 
 TINY = {
     "image_size": [24, 35],

@@ -31,9 +31,9 @@ from runs import (
 from torch.distributed.run import get_args_parser
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from modeling_vit_scratch import run_folder
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
-from modeling_vit_scratch.recipes import parse_recipe
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.recipes import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted(shipped_path("configuration/accelerate").glob("*.yaml"))
@@ -144,7 +144,7 @@ def test_two_machines_do_one_job(tmp_path, port):
 
 
 def test_machines_that_do_not_share_the_output_folder_are_told_so(tmp_path, port):
-    before = "from modeling_vit_scratch import run_folder; run_folder.SLOWEST_DISK = 0"
+    before = "from modeling_vit_scratch.training import run_folder; run_folder.SLOWEST_DISK = 0"
     runs = [
         Run(
             ["train", *FLAGS, "--use_cpu", f"--output_dir={tmp_path / f'disk-{rank}'}"],

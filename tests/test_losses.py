@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from modeling_vit_scratch.losses import ClassificationLoss, class_weights
+from modeling_vit_scratch.training.losses import ClassificationLoss, class_weights
 
 # Probabilities 1/8, 2/8 and 5/8, and what each costs where it is the target.
 LOGITS = [0.0, math.log(2), math.log(5)]

@@ -10,8 +10,8 @@ from runs import Run
 from transformers import AutoImageProcessor
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.evaluation import evaluate
-from modeling_vit_scratch.metrics import compute_metrics
+from modeling_vit_scratch.evaluation.metrics import compute_metrics
+from modeling_vit_scratch.evaluation.scoring import evaluate
 from modeling_vit_scratch.presets import preset_path
 
 SCRIPT = Path(__file__).parent.parent / "scripts/measure_price.py"

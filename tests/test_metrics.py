@@ -10,7 +10,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from modeling_vit_scratch.metrics import (
+from modeling_vit_scratch.evaluation.metrics import (
     Accuracy,
     ClassScores,
     ConfusionMatrix,

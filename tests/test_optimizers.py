@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Muon
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.optimizers import MuonForBlocks, decay_by_layer
+from modeling_vit_scratch.training.optimizers import MuonForBlocks, decay_by_layer
 
 RATE = 0.01
 

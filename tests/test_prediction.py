@@ -15,10 +15,10 @@ from runs import refused, vit_scratch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from modeling_vit_scratch import ViTScratchModel
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.evaluation import evaluate
-from modeling_vit_scratch.images import BadImageError
-from modeling_vit_scratch.prediction import Prediction, predict
+from modeling_vit_scratch.data.images import BadImageError
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.evaluation.scoring import evaluate
+from modeling_vit_scratch.prediction.classifier import Prediction, predict
 
 
 @pytest.fixture(scope="module")

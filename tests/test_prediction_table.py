@@ -17,10 +17,11 @@ import pytest
 from pictures import noise
 from runs import Run, Service, contents, free_port, refused, vit_scratch
 
-from modeling_vit_scratch import prediction, prediction_table
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.prediction import Prediction, predict
-from modeling_vit_scratch.prediction_table import write_predictions
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.prediction import classifier as prediction
+from modeling_vit_scratch.prediction import table as prediction_table
+from modeling_vit_scratch.prediction.classifier import Prediction, predict
+from modeling_vit_scratch.prediction.table import write_predictions
 from modeling_vit_scratch.presets import shipped_path
 
 
@@ -247,7 +248,7 @@ def many(tmp_path_factory):
     return folder
 
 
-SMALL_PARTS = "import modeling_vit_scratch.prediction_table as table; table.PART_SIZE = 10\n"
+SMALL_PARTS = "import modeling_vit_scratch.prediction.table as table; table.PART_SIZE = 10\n"
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,15 @@ from transformers import (
     AutoModelForMaskedImageModeling,
 )
 
-from modeling_vit_scratch import ViTScratchBackbone, pretraining
-from modeling_vit_scratch.arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments
-from modeling_vit_scratch.data import load_unlabelled
-from modeling_vit_scratch.masking import BlockMasks, MaskedImages, block_pixels
+from modeling_vit_scratch import ViTScratchBackbone
+from modeling_vit_scratch.data.loading import load_unlabelled
+from modeling_vit_scratch.data.sampling import TrainingImages, collate
 from modeling_vit_scratch.presets import preset_names, preset_path
-from modeling_vit_scratch.pretraining import build_model, load_splits, settle
-from modeling_vit_scratch.recipes import RecipeParser, parse_recipe, recipe_of
-from modeling_vit_scratch.sampling import TrainingImages, collate
+from modeling_vit_scratch.training import pretraining
+from modeling_vit_scratch.training.arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments
+from modeling_vit_scratch.training.masking import BlockMasks, MaskedImages, block_pixels
+from modeling_vit_scratch.training.pretraining import build_model, load_splits, settle
+from modeling_vit_scratch.training.recipes import RecipeParser, parse_recipe, recipe_of
 
 MASKS = BlockMasks(grid_size=(6, 8), block_size=(2, 1), ratio=0.6, seed=3)
 # The learning rate 0 leaves every weight as it was at the start.
@@ -583,8 +584,8 @@ COMMAND = (
 )
 KILLING = """
 import os, signal
-from modeling_vit_scratch import pretraining
-from modeling_vit_scratch.trainer import ViTTrainer
+from modeling_vit_scratch.training import pretraining
+from modeling_vit_scratch.training.trainer import ViTTrainer
 pretraining.draw_pretraining = lambda *arguments: None
 def end_at(step, number):
     original = ViTTrainer.training_step

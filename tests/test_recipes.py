@@ -7,7 +7,13 @@ import pytest
 import yaml
 
 from modeling_vit_scratch.presets import recipe_names, recipe_path
-from modeling_vit_scratch.recipes import RecipeParser, argument_classes, argument_kinds, parse_recipe, recipe_of
+from modeling_vit_scratch.training.recipes import (
+    RecipeParser,
+    argument_classes,
+    argument_kinds,
+    parse_recipe,
+    recipe_of,
+)
 
 
 @pytest.fixture

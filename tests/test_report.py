@@ -12,9 +12,11 @@ from pictures import encoded, noise, row
 from PIL import Image
 from transformers import TrainerControl, TrainerState
 
-from modeling_vit_scratch import report
-from modeling_vit_scratch.arguments import TrainingArguments
-from modeling_vit_scratch.report import EpochReport, SplitResults, clock, draw_training, results_lines
+from modeling_vit_scratch.evaluation.results import SplitResults, results_lines
+from modeling_vit_scratch.training import report
+from modeling_vit_scratch.training.arguments import TrainingArguments
+from modeling_vit_scratch.training.pictures import draw_training
+from modeling_vit_scratch.training.report import EpochReport, clock
 
 HISTORY = [
     {"epoch": 1.0, "loss": 2.0},

@@ -10,9 +10,9 @@ import pytest
 from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
-from modeling_vit_scratch import run_folder
-from modeling_vit_scratch.report import EpochReport
-from modeling_vit_scratch.run_folder import RUN_FILES, SAMPLE_SIZE
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.report import EpochReport
+from modeling_vit_scratch.training.run_folder import RUN_FILES, SAMPLE_SIZE
 
 CHOOSE = "choose another --output_dir"
 

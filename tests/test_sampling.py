@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.arguments import AugmentationArguments
-from modeling_vit_scratch.augmentation import preprocessing, variations
-from modeling_vit_scratch.images import BadImageError
+from modeling_vit_scratch.data.arguments import AugmentationArguments
+from modeling_vit_scratch.data.augmentation import variations
+from modeling_vit_scratch.data.images import BadImageError
+from modeling_vit_scratch.data.preprocessing import preprocessing
+from modeling_vit_scratch.data.sampling import DrawSampler, ProcessBatches, TrainingImages, collate, leave_signals
 from modeling_vit_scratch.presets import preset_path
-from modeling_vit_scratch.sampling import DrawSampler, ProcessBatches, TrainingImages, collate, leave_signals
 
 # --- The order -------------------------------------------------------------------------------------------------------
 

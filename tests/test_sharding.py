@@ -36,9 +36,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForImageClassification
 
-from modeling_vit_scratch import run_folder
-from modeling_vit_scratch.optimizers import MuonForBlocks
-from modeling_vit_scratch.sharding import check_checkpoint, check_plugin, sharded_like, whole
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.optimizers import MuonForBlocks
+from modeling_vit_scratch.training.sharding import check_checkpoint, check_plugin, sharded_like, whole
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = ROOT / "configuration" / "accelerate" / "fsdp.yaml"
@@ -193,7 +193,7 @@ def test_pretraining_too(tmp_path):
 
 def test_weights_that_are_spoilt_in_one_process_end_both(tmp_path):
     spoil = """
-from modeling_vit_scratch.trainer import ViTTrainer
+from modeling_vit_scratch.training.trainer import ViTTrainer
 after_step = ViTTrainer.after_step
 def spoilt(self):
     if self.state.global_step == 6 and self.args.process_index == 1:

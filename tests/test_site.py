@@ -1,7 +1,9 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The docs as a site: it builds without a warning, and has a page for all that is public."""
 
+import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +29,19 @@ def page(site: Path, name: str) -> str:
     return (site / name / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", modeling_vit_scratch.__all__)
-def test_each_public_name_has_a_page_of_its_docstring(site, name):
-    first = getattr(modeling_vit_scratch, name).__doc__.split("\n")[0].split(":")[0].split("`")[0].strip()
+def in_python() -> list[tuple[str, str]]:
+    """What the site's reference has besides: module, name."""
+    return [
+        (module, name)
+        for name, module in runpy.run_path(str(ROOT / "docs" / "site" / "hooks.py"))["in_python"]().items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [*(("modeling_vit_scratch", name) for name in modeling_vit_scratch.__all__), *in_python()]
+)
+def test_each_public_name_has_a_page_of_its_docstring(site, module, name):
+    first = getattr(importlib.import_module(module), name).__doc__.split("\n")[0].split(":")[0].split("`")[0].strip()
     text = re.sub(r"<[^>]+>", "", page(site, f"reference/{name}"))
     assert first in text.replace("&gt;", ">").replace("&#39;", "'").replace("&amp;", "&")
 

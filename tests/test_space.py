@@ -18,9 +18,9 @@ from pictures import noise, oriented
 from PIL import Image
 from runs import CODE, contents, free_port, refused, same_weights, vit_scratch
 
-from modeling_vit_scratch import space
-from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.prediction import predict
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.demo import space
+from modeling_vit_scratch.prediction.classifier import predict
 
 ROOT = Path(space.__file__).resolve().parent.parent
 # Of what a Space's configuration may be on the Hub.

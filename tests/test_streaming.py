@@ -23,14 +23,13 @@ from runs import SMALL, Result, Run, free_port, joining, refused, same_weights, 
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 
-from modeling_vit_scratch import streaming
-from modeling_vit_scratch.arguments import AugmentationArguments
-from modeling_vit_scratch.augmentation import variations
-from modeling_vit_scratch.data import load_images
-from modeling_vit_scratch.images import BadImageError
+from modeling_vit_scratch.data.arguments import AugmentationArguments
+from modeling_vit_scratch.data.augmentation import variations
+from modeling_vit_scratch.data.images import BadImageError
+from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.sampling import UNREADABLE, collate
+from modeling_vit_scratch.data.streaming import StreamBatches, StreamedImages, StreamError, stream_images
 from modeling_vit_scratch.presets import preset_path
-from modeling_vit_scratch.sampling import UNREADABLE, collate
-from modeling_vit_scratch.streaming import StreamBatches, StreamedImages, StreamError, stream_images
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 5
@@ -229,7 +228,7 @@ def test_a_hub_dataset(tmp_path, monkeypatch):
         assert (name, config_name) == ("someone/pets", None)
         return datasets.load_dataset_builder(str(tmp_path / "repository"))
 
-    monkeypatch.setattr(streaming, "load_dataset_builder", builder)
+    monkeypatch.setattr("modeling_vit_scratch.data.shards.load_dataset_builder", builder)
     for split, count in (("train", 4), ("validation", 2)):
         labels = [n % 2 for n in range(count)]
         write_parquet(tmp_path / "repository" / "data" / f"{split}-0.parquet", labels, ["cat", "dog"])
@@ -384,7 +383,7 @@ FLAGS = (*FLAGS, "--num_train_epochs=3", "--eval_strategy=steps", "--eval_steps=
 # Code that does something at the beginning of a step.
 ON_STEP = """
 import os, signal
-from modeling_vit_scratch.trainer import ViTTrainer
+from modeling_vit_scratch.training.trainer import ViTTrainer
 step = ViTTrainer.training_step
 def surprised(self, *arguments, **options):
     if self.state.global_step == {step}: {what}
@@ -431,7 +430,7 @@ def test_a_killed_run_ends_with_the_same_weights_whatever_the_workers(undisturbe
 
 def test_a_stream_that_breaks_loses_nothing(shards, tmp_path):
     breaks = """
-from modeling_vit_scratch.streaming import ImageStream
+from modeling_vit_scratch.data.streaming import ImageStream
 labelled = ImageStream._labelled
 read = []
 def breaking(self, row):

@@ -36,8 +36,8 @@ EVERYTHING = (
 # The beginning of a program that can end itself as `kill -9` ends it.
 KILLING = """
 import os, signal, shutil, torch
-from modeling_vit_scratch import trainer
-from modeling_vit_scratch.trainer import ViTTrainer
+from modeling_vit_scratch.training import trainer
+from modeling_vit_scratch.training.trainer import ViTTrainer
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 def before(owner, name, when):
     original = getattr(owner, name)
@@ -236,19 +236,20 @@ def test_a_finished_run_is_not_gone_on_with(undisturbed, pictures):
 @pytest.mark.parametrize("to_group", [False, True], ids=["to the process", "to its group"])
 def test_a_signal_ends_it_at_a_checkpoint_and_it_goes_on(undisturbed, start, run, tmp_path, number, to_group):
     # In the 7th of 18 steps: the process says when that is, and waits for the signal.
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
+    waits = tmp_path / "waits"
     code = f"""{KILLING}
 step = ViTTrainer.training_step
 def waiting(self, *arguments, **options):
     if self.state.global_step == 6 and self.stop.received is None:
-        with open({str(pipe)!r}, 'w'): pass
+        open({str(waits)!r}, 'w').close()
         while self.stop.received is None: pass
     return step(self, *arguments, **options)
 ViTTrainer.training_step = waiting
 """
     process = start("run", before=code)
-    pipe.read_text()
+    while not waits.exists():
+        process.process.join(0.02)
+        assert process.process.is_alive()
     (os.killpg if to_group else os.kill)(process.process.pid, number)
     result = process.end()
     assert result.status == 128 + number

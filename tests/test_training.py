@@ -25,9 +25,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from modeling_vit_scratch import ViTScratchForMaskedImageModeling, ViTScratchModel, run_folder, training
-from modeling_vit_scratch.images import read_image
-from modeling_vit_scratch.training import load_splits
+from modeling_vit_scratch import ViTScratchForMaskedImageModeling, ViTScratchModel
+from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.training import classification as training
+from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.classification import load_splits
 
 # The learning rate 0 leaves every weight as it was at the start.
 UNTRAINED = ("--max_steps=1", "--learning_rate=0")

@@ -9,10 +9,24 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-# Functions that look inside a model; they are imported from where they are.
-INSPECTION = {
-    "inspection.dry_run": ("dry_run",),
-    "inspection.explaining": ("explain",),
+# What the verbs do, for who does it in Python; it is imported from where it is.
+IN_PYTHON = {
+    "data.loading": ("load_images", "load_unlabelled"),
+    "data.images": ("read_image",),
+    "training.recipes": ("parse_recipe",),
+    "training.classification": ("train",),
+    "training.pretraining": ("pretrain",),
+    "prediction.loading": ("load_checkpoint",),
+    "prediction.classifier": ("predict", "Classifier", "Prediction"),
+    "prediction.table": ("predict_table",),
+    "evaluation.scoring": ("evaluate",),
+    "evaluation.results": ("SplitResults",),
+    "evaluation.metrics": ("compute_metrics", "per_class_report", "confusion_matrix"),
+    "porting": ("import_checkpoint", "export_checkpoint"),
+    "deployment.exporting": ("export_classifier",),
+    "hub": ("push",),
+    "inspection.dry_run": ("dry_run", "DryRun"),
+    "inspection.explaining": ("explain", "Explanation"),
     "inspection.relevance": ("relevance_map", "occlusion"),
     "inspection.attention": ("attention_map", "attention_rollout", "attention_distance"),
     "inspection.embeddings": ("patch_filters", "position_similarity"),
@@ -27,20 +41,24 @@ def public_names() -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             names |= {alias.name: f"modeling_vit_scratch.{node.module}" for alias in node.names}
-    for module, functions in INSPECTION.items():
-        names |= dict.fromkeys(functions, f"modeling_vit_scratch.{module}")
     return names
+
+
+def in_python() -> dict[str, str]:
+    """The names of `IN_PYTHON`: name -> module."""
+    return {name: f"modeling_vit_scratch.{module}" for module, names in IN_PYTHON.items() for name in names}
 
 
 def on_files(files: Files, config) -> Files:
     """Add the pages that are made of what is in the repository anyway."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "index.md", content=readme.replace("](docs/", "](")))
-    names = public_names()
-    for name, module in names.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=f"::: {module}.{name}\n"))
-    rows = [f"- [{name}]({name}.md), in `{module}`" for name, module in names.items()]
-    text = "# Reference\n\nMade of the docstrings.\n\n" + "\n".join(rows) + "\n"
+    text = "# Reference\n\nMade of the docstrings.\n"
+    for title, names in (("The model", public_names()), ("What the verbs do, in Python", in_python())):
+        text += f"\n## {title}\n\n"
+        for name, module in names.items():
+            files.append(File.generated(config, f"reference/{name}.md", content=f"::: {module}.{name}\n"))
+            text += f"- [{name}]({name}.md), in `{module}`\n"
     files.append(File.generated(config, "reference/index.md", content=text))
     return files
 

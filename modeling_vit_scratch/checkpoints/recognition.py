@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterable
 
-from . import article, google, huggingface, lucidrains, ours, timm, torchvision
+from ..checkpoints import article, google, huggingface, lucidrains, ours, timm, torchvision
 from .files import Source
 from .lineage import Lineage
 from .tables import pattern_of

@@ -3,7 +3,7 @@
 
 import sys
 
-from ..memory import keep_freed_memory
+from ..machine import keep_freed_memory
 from .parsing import Parser, add_batch_size, add_checkpoint_flags, add_data, add_speed, stoppable
 
 
@@ -18,13 +18,13 @@ def evaluate(argv: list[str]) -> int:
     add_speed(parser)
     add_checkpoint_flags(parser)
     arguments = parser.parse_args(argv)
-    from .. import evaluation
-    from ..metrics import compute_metrics
-    from ..report import results_lines
+    from ..evaluation import scoring
+    from ..evaluation.metrics import compute_metrics
+    from ..evaluation.results import results_lines
 
     keep_freed_memory()
     with stoppable():
-        results = evaluation.evaluate(**vars(arguments))
+        results = scoring.evaluate(**vars(arguments))
     for sentence in results.left_out:
         print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))

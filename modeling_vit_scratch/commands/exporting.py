@@ -87,7 +87,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _to_a_library(arguments: argparse.Namespace) -> list[str]:
-    from ..arguments import parse_overrides
+    from ..overrides import parse_overrides
     from ..porting import export_checkpoint
 
     return export_checkpoint(

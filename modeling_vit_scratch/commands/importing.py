@@ -42,7 +42,7 @@ def import_(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     from huggingface_hub.utils import enable_progress_bars
 
-    from ..arguments import parse_overrides
+    from ..overrides import parse_overrides
     from ..porting import import_checkpoint, import_lines
 
     if sys.stderr.isatty():

@@ -15,15 +15,18 @@ def dry_run(argv: list[str]) -> int:
     parser.add_argument("--batch", metavar="N", type=positive, default=1, help="images at a time (default: 1)")
     parser.add_argument("--full", action="store_true", help="show each layer, instead of those that repeat as one")
     parser.add_argument("--format", choices=("text", "json", "html"), default="text", help="(default: text)")
-    parser.add_argument("--output", metavar="FILE", help="write to a file, instead of printing")
+    parser.add_argument("--output", metavar="FILE", help="write to a file, which is replaced, instead of printing")
     add_token_merging(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     from ..card import name_of
+    from ..folders import check_file
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
 
+    if options["output"] is not None:
+        check_file(options["output"])
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     with stoppable():
         model, processor = model_of(**options)
@@ -37,10 +40,7 @@ def dry_run(argv: list[str]) -> int:
     if output is None:
         print(text)
     else:
-        try:
-            Path(output).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"--output {output} cannot be written: {error.strerror}.") from error
+        Path(output).write_text(text + "\n", encoding="utf-8")
         print(f"written    {output}")
     return 0
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from ..memory import keep_freed_memory
+from ..machine import keep_freed_memory
 from .parsing import SOME_IMAGES_BAD, Parser, add_batch_size, add_checkpoint_flags, add_speed, positive, stoppable
 
 
@@ -36,14 +36,14 @@ def predict(argv: list[str]) -> int:
 
 
 def _print_predictions(options: dict[str, Any]) -> int:
-    from .. import prediction
+    from ..prediction import classifier
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes cannot print one list: name a table with --output.")
     del options["output"]
     status = 0
-    for item in prediction.predict(**options):
-        if isinstance(item, prediction.Prediction):
+    for item in classifier.predict(**options):
+        if isinstance(item, classifier.Prediction):
             ranked = zip(item.labels, item.scores, strict=True)
             print(on_one_line(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
         else:
@@ -54,7 +54,7 @@ def _print_predictions(options: dict[str, Any]) -> int:
 
 def _write_predictions(options: dict[str, Any]) -> int:
     from ..interruption import Interrupted
-    from ..prediction_table import predict_table
+    from ..prediction.table import predict_table
 
     try:
         written = predict_table(

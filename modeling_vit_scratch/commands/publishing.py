@@ -27,7 +27,7 @@ def push(argv: list[str]) -> int:
     from huggingface_hub.utils import enable_progress_bars
 
     from .. import hub
-    from ..prediction import check_checkpoint
+    from ..prediction.loading import check_checkpoint
 
     if not os.path.isdir(options["checkpoint"]):
         raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")

@@ -23,12 +23,12 @@ def demo(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     try:
-        from ..serving import serve
+        from ..demo.serving import serve
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise ValueError("the demo needs gradio: pip install 'vit-scratch[demo]'.") from error
-    from ..space import write_space
+    from ..demo.space import write_space
 
     space, address = options.pop("space"), {name: options.pop(name) for name in ("server_name", "server_port")}
     with stoppable():

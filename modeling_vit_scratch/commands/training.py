@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..memory import keep_freed_memory
+from ..machine import keep_freed_memory
 from .parsing import stoppable
 
 
@@ -20,7 +20,7 @@ def pretrain(argv: list[str]) -> int:
 
 def _by_recipe(argv: list[str], verb: str) -> int:
     from ..presets import recipe_names
-    from ..recipes import RecipeParser, parse_recipe
+    from ..training.recipes import RecipeParser, parse_recipe
 
     if not argv or argv[0].startswith("-"):
         if not {"-h", "--help"} & set(argv):
@@ -29,11 +29,11 @@ def _by_recipe(argv: list[str], verb: str) -> int:
         return 0
     arguments = parse_recipe(argv[0], argv[1:], verb)
     if verb == "train":
-        from ..training import train
+        from ..training.classification import train
 
         run: Callable[[Any], Any] = train
     else:
-        from ..pretraining import pretrain
+        from ..training.pretraining import pretrain
 
         run = pretrain
     keep_freed_memory()

@@ -1,2 +1,2 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Models in other forms than torch's, for those who only want the answer: ONNX, and its 8-bit integers."""
+"""A classifier as one file that runs without this package: made, checked against the checkpoint, and described."""

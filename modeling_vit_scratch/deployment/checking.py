@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..layers_vit_scratch import height_width
-from .program import LEAST_PATCHES
+from ..tracing.program import LEAST_PATCHES
 
 # Largest difference of a logit, as a share of the largest logit where that is above 1.
 TOLERANCE = 1e-4

@@ -14,18 +14,18 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import __version__
 from ..card import describe, name_of
-from ..checkpoints.folders import check_new_folder, new_folder
 from ..checkpoints.preprocessing import size_of_images
+from ..folders import check_new_folder, new_folder
 from ..hub import without_scheme
 from ..layers_vit_scratch import height_width
-from ..prediction import load_checkpoint
+from ..prediction.loading import load_checkpoint
+from ..tracing.int8 import quantize
+from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
+from ..tracing.preparing import RGB, loader_settings
+from ..tracing.program import LEAST_PATCHES, program_of, quiet, why_fixed, without_traces
 from .card import Facts, version_of, write_card
 from .checking import TOLERANCE, largest_difference, references, sizes_in_words
-from .int8 import quantize
 from .measuring import Calibration, measure
-from .onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
-from .preparing import RGB, loader_settings
-from .program import LEAST_PATCHES, program_of, quiet, why_fixed, without_traces
 
 FORMATS = {"onnx": "model.onnx", "onnx-int8": "model.onnx", "torch-export": "model.pt2"}
 # Rounding moves logits; by as much as the largest of them it does not, unless something is wrong.

@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..augmentation import pixel_values
 from ..card import name_of
-from ..data import is_unlabelled_folder, load_unlabelled
-from ..evaluation import labelled_split
-from ..images import BadImageError, read_image
-from ..report import ALL
+from ..data.images import BadImageError, read_image
+from ..data.loading import is_unlabelled_folder, load_unlabelled
+from ..data.preprocessing import pixel_values
+from ..evaluation.results import ALL
+from ..evaluation.scoring import labelled_split
 
 BATCH = 16
 
@@ -28,7 +28,7 @@ class Calibration:
     """The images to measure on: those of `evaluate`, or a folder of images without labels.
 
     Args:
-        data, split, config_name, image_column_name, label_column_name: those of `evaluation.evaluate`.
+        data, split, config_name, image_column_name, label_column_name: those of `evaluate`.
         images: how many at most, spread evenly over the split.
     """
 

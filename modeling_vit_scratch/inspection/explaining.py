@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..augmentation import pixel_values
 from ..card import name_of
-from ..checkpoints.folders import check_new_folder, new_folder
-from ..image_sources import ImageSources
-from ..images import BadImageError, read_image
-from ..prediction import load_checkpoint
+from ..data.images import BadImageError, read_image
+from ..data.preprocessing import pixel_values
+from ..folders import check_new_folder, new_folder
+from ..prediction.loading import load_checkpoint
+from ..prediction.sources import ImageSources
 from ..presets import preset_names
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
@@ -223,7 +223,7 @@ def in_words(explanation: Explanation) -> str:
     hidden, total = explanation.hidden, explanation.relevance.numel()
     return (
         f"{explanation.label}: {explanation.probability:.2%}; with the {hidden.number} most relevant of {total} "
-        f"patches hidden {hidden.important:.2%}, with as many random ones {hidden.random:.2%}"
+        f"patch{'es' * (total > 1)} hidden {hidden.important:.2%}, with as many random ones {hidden.random:.2%}"
     )
 
 

@@ -16,10 +16,10 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..augmentation import pixel_values
-from ..images import read_image
+from ..data.images import read_image
+from ..data.preprocessing import pixel_values
 from ..layers_vit_scratch import height_width
-from ..prediction import check_checkpoint, loading, set_token_merging
+from ..prediction.loading import check_checkpoint, loading, set_token_merging
 from ..presets import preset_names, preset_path
 
 # By the ends of the names of their classes; any other is a body.
@@ -36,7 +36,7 @@ def model_of(
 
     Args:
         model: a preset, which gets random weights; a folder or a Hub id.
-        token_merging, revision, trust_remote_code: those of `prediction.load_checkpoint`.
+        token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Raises:
         ValueError: if there is none by that name, or it cannot be loaded.

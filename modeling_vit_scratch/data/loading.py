@@ -1,0 +1,309 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Images from wherever they are: the embedded digits, folders, parquet files, WebDataset shards, Hub datasets.
+
+Whatever the source, the result is a `DatasetDict` of `train`, `validation` and `test` (the latter two where there are
+any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`; or without labels the first alone.
+"""
+
+import difflib
+import glob
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
+from datasets import Image as ImageFeature
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from PIL import Image
+
+from .columns import image_column, images_and_labels, listed, only_images
+from .images import images_in, is_hidden
+from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
+
+# Suffix of a file of many images -> what `datasets` calls its format.
+FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
+DIGITS_TEST_IMAGES = 360
+
+
+def load_images(
+    source: str,
+    *,
+    config_name: str | None = None,
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+    least_classes: int = 2,
+) -> DatasetDict:
+    """Load labelled images, with the splits that the source itself has.
+
+    Args:
+        source: "digits", a folder of class folders (or of `train`, `validation` and `test` folders of them), parquet
+            files or WebDataset shards (a file, a folder or a glob pattern), or the id of a Hub dataset.
+        config_name: configuration of a Hub dataset.
+        image_column_name: column that holds the images; found by type and name if not given.
+        label_column_name: column that holds the labels; likewise.
+        least_classes: classes that there must be; a classifier needs two to learn, and can be scored on one.
+
+    Returns:
+        Splits named `train`, `validation`, `test` (one that is alone is called `train`), each with the columns `image`
+        and `label`; all have the classes of `train`. A validation or test split without any label is left out.
+
+    Raises:
+        ValueError: if there is nothing to load, or it is not labelled images of enough classes.
+    """
+    if source == "digits":
+        return _digits()
+    if _is_image_folder(source):
+        splits = _class_folders(Path(source).expanduser())
+    else:
+        tables = _tables(source, config_name)
+        splits = images_and_labels(tables, source, image_column_name, label_column_name)
+    class_names = splits["train"].features["label"].names
+    if len(class_names) < least_classes:
+        found = f"only the class {class_names[0]}" if class_names else "no labels"
+        raise ValueError(f"{source} has {found}; a classifier needs two classes or more.")
+    return splits
+
+
+def load_unlabelled(
+    source: str, *, config_name: str | None = None, image_column_name: str | None = None
+) -> DatasetDict:
+    """Load images whatever their labels, with the splits that the source itself has, but for a test split.
+
+    Args:
+        source: that of `load_images`; the images of a folder may lie at any depth.
+        config_name, image_column_name: those of `load_images`.
+
+    Returns:
+        Splits named `train` and, where there is one, `validation`, each with the column `image`.
+
+    Raises:
+        ValueError: if there is nothing to load, or it is not images.
+    """
+    if source == "digits":
+        splits = DatasetDict({name: dataset.select_columns("image") for name, dataset in _digits().items()})
+    elif _is_image_folder(source):
+        splits = _folders_of_images(Path(source).expanduser())
+    else:
+        tables = _tables(source, config_name)
+        splits = only_images(tables, image_column(tables["train"].features, image_column_name, source), source)
+    splits.pop("test", None)
+    return splits
+
+
+def is_unlabelled_folder(folder: Path) -> bool:
+    """Whether a folder holds images and nothing else that could be classes or a table."""
+    return folder.is_dir() and _is_image_folder(str(folder)) and _holds_images(folder) and not _subfolders(folder)
+
+
+# --- The sources -----------------------------------------------------------------------------------------------------
+
+
+def _digits() -> DatasetDict:
+    """Scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels, a fifth of each class kept for testing."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # the scans have 17 grey levels
+    rows = {
+        "image": [{"bytes": _png(image), "path": f"digit-{index}.png"} for index, image in enumerate(pixels)],
+        "label": digits.target,
+    }
+    scans = Dataset.from_dict(rows, features=_features([str(name) for name in digits.target_names]))
+    train, test = parted(scans, DIGITS_TEST_IMAGES, seed=0)
+    return DatasetDict({"train": train, "test": test})
+
+
+def _is_image_folder(source: str) -> bool:
+    path = Path(source).expanduser()
+    return path.is_dir() and not files_of_many_images(path)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _features(class_names: list[str]) -> Features:
+    return Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=class_names)})
+
+
+def _class_folders(root: Path) -> DatasetDict:
+    """A folder of class folders, or of split folders of them, read in place."""
+    found = {split: _classes(folder) for split, folder in _split_folders(root).items()}
+    class_names = list(found["train"])
+    empty = [name for name, files in found["train"].items() if not files]
+    if empty:
+        raise ValueError(f"{root} has class folders without images: {listed(empty)}; fill them or delete them.")
+    splits = {}
+    for split, classes in found.items():
+        unknown = [name for name in classes if name not in class_names]
+        if unknown:
+            raise ValueError(f"the {split} split of {root} has class folders that train lacks: {listed(unknown)}.")
+        files = [file for images in classes.values() for file in images]
+        labels = np.repeat([class_names.index(name) for name in classes], [len(images) for images in classes.values()])
+        splits[split] = _in_place(root, files, _features(class_names), label=labels)
+    return DatasetDict(splits)
+
+
+def _in_place(root: Path, files: list[Path], features: Features, **columns: np.ndarray) -> Dataset:
+    """A column `image` of files that are read where they lie, and others."""
+    rows = {"image": [{"bytes": None, "path": str(file)} for file in files], **columns}
+    try:
+        return Dataset.from_dict(rows, features=features)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{root} has files whose names are not Unicode, such as {error.object!r}.") from error
+
+
+def _folders_of_images(root: Path) -> DatasetDict:
+    """A folder of images at any depth, or of nothing but split folders of them."""
+    subfolders = {path.name.lower(): path for path in _subfolders(root)}
+    folders = by_split(subfolders)
+    if "train" not in folders or len(folders) < len(subfolders) or _holds_images(root):
+        folders = {"train": root}
+    splits = {}
+    for split, folder in folders.items():
+        files = list(images_in(folder))
+        if not files:
+            raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
+        splits[split] = _in_place(root, files, Features({"image": ImageFeature(decode=False)}))
+    return DatasetDict(splits)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
+    subfolders = {path.name.lower(): path for path in _subfolders(root)}
+    folders = by_split(subfolders)
+    others = subfolders.keys() - {name for names in SPLIT_NAMES.values() for name in names}
+    # Beside a "bus", a "train" that has no class folders is a vehicle.
+    if "train" not in folders or (others and not _subfolders(folders["train"])):
+        return {"train": root}
+    # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
+    secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
+    return {split: path for split, path in folders.items() if split == "train" or split not in secret}
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Class -> its images, from the class folders in a folder; refuses layouts that would give wrong labels."""
+    subfolders = _subfolders(folder)
+    own_images = _holds_images(folder)
+    if not subfolders:
+        what = "images but no class folders" if own_images else "no images"
+        raise ValueError(f"{folder} holds {what}: put the images of each class into a folder named after the class.")
+    if own_images:
+        raise ValueError(f"{folder} holds images beside its class folders: move them into the folder of their class.")
+    classes = {path.name: list(images_in(path)) for path in subfolders}
+    for path in subfolders:
+        images = classes[path.name]
+        if images and images[0].parent != path:
+            raise ValueError(
+                f"{path} holds folders of images instead of images, one level too deep for a class folder: "
+                f"give {path} itself, or flatten it ({listed(sub.name for sub in _subfolders(path))})."
+            )
+    if not any(classes.values()):
+        raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
+    return classes
+
+
+def _files_hint(folder: Path) -> str:
+    for suffix, what in ((".parquet", "parquet files"), (".tar", "WebDataset shards")):
+        for file in folder.rglob(f"*{suffix}"):
+            return f", but {what}: give {file.parent}"
+    return ""
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder itself."""
+    first = next(images_in(folder), None)
+    return first is not None and first.parent == folder
+
+
+def _tables(source: str, config_name: str | None) -> dict[str, Dataset]:
+    """Splits of files of many images or of a Hub dataset, with the columns that they have."""
+    path = Path(source).expanduser()
+    is_local = path.exists() or glob.has_magic(source)
+    return named_splits(_files(path) if is_local else _hub_dataset(source, config_name), source)
+
+
+def files_of_many_images(folder: Path) -> list[str]:
+    """The parquet files of a folder, or its WebDataset shards.
+
+    Raises:
+        ValueError: if it has both.
+    """
+    found = [sorted(str(file) for file in folder.glob(f"*{suffix}")) for suffix in FORMATS]
+    if all(found):
+        patterns = " or ".join(str(folder / f"*{suffix}") for suffix in FORMATS)
+        raise ValueError(f"{folder} holds parquet files and WebDataset shards: give one kind of them, {patterns}.")
+    return next((files for files in found if files), [])
+
+
+def _files(path: Path) -> dict[str, Dataset]:
+    """Files of many images, in splits if their names say so."""
+    if path.exists():
+        files = files_of_many_images(path) if path.is_dir() else [str(path)]
+    else:
+        files = sorted(glob.glob(str(path)))
+    if not files:
+        raise ValueError(f"no file matches {path}.")
+    format = FORMATS.get(Path(files[0]).suffix, "parquet")
+    if format == "parquet":
+        for file in files:
+            _check_parquet(Path(file))
+    splits = files_by_split(files, str(path))
+    try:
+        return {
+            split: load_dataset(format, data_files=[glob.escape(file) for file in files], split="train")
+            for split, files in splits.items()
+        }
+    except Exception as error:
+        raise ValueError(f"{path} could not be read as {format}: {reason_of(error)}") from error
+
+
+def _check_parquet(file: Path) -> None:
+    try:
+        rows = pyarrow.parquet.read_metadata(file).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{file} is no parquet file, or a broken one: give parquet files or a folder of class folders."
+        ) from error
+    if not rows:
+        raise ValueError(f"{file} holds no rows.")
+
+
+def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
+    path = Path(name).expanduser()
+    neighbours = [path.name for path in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, neighbours, n=1, cutoff=0.75)
+    nothing = f"there is no folder or file {name}" + (f" (did you mean {path.parent / close[0]}?)" if close else "")
+    if "://" in name:
+        raise ValueError(f"{name} is a URL, which only training with --streaming true reads: download it first.")
+    if not could_be_hub_dataset(name):
+        raise ValueError(f"{nothing}.")
+    try:
+        return load_dataset(name, config_name)
+    except Exception as error:
+        raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {reason_of(error)}") from error
+
+
+def could_be_hub_dataset(name: str) -> bool:
+    """Whether a name could be that of a dataset on the Hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.endswith(tuple(FORMATS))
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of the error at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

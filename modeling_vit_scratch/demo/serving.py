@@ -1,0 +1,130 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Serving the page of `page.py`: where it listens, what it keeps, and what it leaves out.
+
+Nothing on the page needs the internet: it has the fonts of the system and no telemetry, and Gradio serves its scripts
+itself.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+
+from ..data.images import pillow_silent
+from .page import CSS, build_page, example_files, load_answers
+
+MOST_BYTES = "50mb"  # of an upload
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Where uploads lie while the page is served: a folder of this user's alone, deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="vit-scratch-demo-", ignore_cleanup_errors=True) as folder:
+        # Gradio takes these from the environment alone. It serves whatever is in the two folders, and asks itself
+        # whether it is there, which must not go by a proxy.
+        direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+        settings = {
+            "GRADIO_TEMP_DIR": f"{folder}/uploads",
+            "GRADIO_EXAMPLES_CACHE": f"{folder}/cache",
+            "no_proxy": f"{direct},localhost,127.0.0.1".lstrip(","),
+        }
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ |= settings
+        os.mkdir(settings["GRADIO_TEMP_DIR"])
+        try:
+            yield Path(folder)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _check_address(server_name: str, server_port: int | None) -> None:
+    """Refuse an address that cannot be listened at, before a model is loaded for it; without a port, any will do."""
+    if server_port is not None and not 1 <= server_port <= 65535:
+        raise ValueError(f"--server_port must be from 1 to 65535, got {server_port}.")
+    try:
+        host, port = server_name.strip("[]"), server_port or 0
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        place = server_name if server_port is None else f"{server_name}, port {server_port}"
+        raise ValueError(
+            f"the page cannot be served at {place}: {error.strerror}; name another place with --server_name or "
+            "--server_port."
+        ) from error
+
+
+def serve(
+    checkpoint: str,
+    *,
+    title: str | None = None,
+    examples: Sequence[str] = (),
+    server_name: str | None = None,
+    server_port: int | None = None,
+    precision: str = "fp32",
+    token_merging: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Serve the page of a checkpoint until a signal comes, and print its address.
+
+    Args:
+        checkpoint, precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
+        title: the name over the page; by default that of the checkpoint.
+        examples: image files to try it with, and folders of them, besides the checkpoint's own.
+        server_name: the address to listen at; by default `GRADIO_SERVER_NAME`, else 127.0.0.1, this machine alone.
+        server_port: by default `GRADIO_SERVER_PORT`, else the first that is free from 7860 on.
+
+    Raises:
+        ValueError: if the address is taken, the checkpoint will not do, or an example cannot be read.
+    """
+    if server_name is not None and ":" in server_name:
+        server_name = f"[{server_name.strip('[]')}]"  # an IPv6 address, as URLs have it
+    if server_name is not None or server_port is not None:
+        _check_address(server_name or "127.0.0.1", server_port)
+    answers = load_answers(
+        checkpoint,
+        title=title,
+        precision=precision,
+        token_merging=token_merging,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    with _private_folder() as folder, pillow_silent():
+        page = build_page(answers, example_files(checkpoint, examples, folder / "examples"))
+        try:
+            _launch(page, server_name, server_port)
+            print(f"{answers.title} is at {page.local_url}", flush=True)
+            page.server.thread.join()
+        finally:
+            page.close(verbose=False)
+
+
+def _launch(page: gr.Blocks, server_name: str | None, server_port: int | None) -> None:
+    page.launch(
+        server_name=server_name,
+        server_port=server_port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,  # else it is in hosted notebooks, at an address for everyone
+        inline=False,
+        max_file_size=MOST_BYTES,
+        theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
+        css=CSS,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+    )

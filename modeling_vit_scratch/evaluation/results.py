@@ -1,0 +1,50 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""A split with what a model made of it, and the tables that say how well it did."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from .metrics import per_class_report
+
+ALL = "all"  # in place of a split's name: images that no split divides
+
+
+@dataclass
+class SplitResults:
+    """A split with what the model made of it: `logits` (B, K) and `labels` (B,)."""
+
+    name: str
+    dataset: Dataset
+    logits: np.ndarray
+    labels: np.ndarray
+    left_out: list[str] = field(default_factory=list)  # a sentence for each image that could not be read
+
+    @property
+    def label_names(self) -> list[str]:
+        """The K classes in the order of the logits."""
+        return self.dataset.features["label"].names
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits: (B, K)."""
+        return torch.from_numpy(self.logits).float().softmax(-1).numpy()
+
+
+def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> list[str]:
+    """A table of the classes and the metrics of all splits, for a terminal."""
+    lines = []
+    if results is not None:
+        rows = per_class_report(results.logits, results.labels, results.label_names)
+        width = max(len("class"), *(len(row.label) for row in rows))
+        which = "all" if results.name == ALL else f"{results.name} split,"
+        lines += [f"{which} {results.dataset.num_rows:,} images:"]
+        lines += [f"{'class':<{width}}  precision  recall      f1  images"]
+        lines += [
+            f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"
+            for row in rows
+        ]
+        lines += [""]
+    return lines + [f"{name:<40} {value:.4f}" for name, value in metrics.items()]

@@ -1,0 +1,165 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The images that names on a command line mean: files, folders, patterns and parquet files, one after another."""
+
+import glob
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from ..data.columns import image_column
+from ..data.images import images_in
+
+# Rows of a parquet file that are in memory at once.
+ROWS_TOGETHER = 256
+
+
+class ImageFiles:
+    """Files, by their paths."""
+
+    def __init__(self, paths: list[str]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> str:
+        return self.paths[row]
+
+    def name(self, row: int) -> str:
+        """What an image is called in a table."""
+        return self.paths[row]
+
+    def identity(self) -> str:
+        """What says whether other images are meant."""
+        return "\n".join(self.paths)
+
+
+class ParquetImages:
+    """The images of a parquet file, undecoded; read in the order of its rows, it never has many of them in memory.
+
+    Args:
+        path: the file.
+        column: which column holds the images; found by type and name if not given.
+
+    Raises:
+        ValueError: if it is no parquet file, or no column of it holds images.
+    """
+
+    def __init__(self, path: str, column: str | None = None):
+        self.path = path
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(
+                f"{path} is no parquet file that can be read: {' '.join(str(error).split()).rstrip('.')}."
+            ) from error
+        self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
+        groups = (file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups))
+        self.group_starts = [0, *accumulate(groups)]
+        self.rows: list[Any] = []
+        self.first, self.group = 0, -1
+
+    def __len__(self) -> int:
+        return self.group_starts[-1]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not self.first <= row < self.first + len(self.rows):
+            self._read_to(row)
+        value = self.rows[row - self.first]
+        image = value if isinstance(value, dict) else {"bytes": value}
+        # One that lies in a file of its own has only the path of it.
+        elsewhere = image.get("path") if image["bytes"] is None else None
+        content = image["bytes"] if elsewhere else image["bytes"] or b""  # a row without an image is an empty one
+        return {"bytes": content, "path": elsewhere or self.name(row)}
+
+    def _read_to(self, row: int) -> None:
+        group = bisect_right(self.group_starts, row) - 1
+        if group != self.group or row < self.first:
+            # Mapped rather than read, a group of any size takes no memory of its own.
+            file = pq.ParquetFile(self.path, memory_map=True)
+            self.batches = file.iter_batches(ROWS_TOGETHER, row_groups=[group], columns=[self.column])
+            self.group, self.first, self.rows = group, self.group_starts[group], []
+        while row >= self.first + len(self.rows):
+            self.first += len(self.rows)
+            self.rows = next(self.batches).column(0).to_pylist()
+
+    def name(self, row: int) -> str:
+        """What an image is called in a table: the file and the number of its row, from 0 on."""
+        return f"{self.path}#{row}"
+
+    def identity(self) -> str:
+        """What says whether other images are meant."""
+        return f"{self.path} {self.column} {len(self)} {Path(self.path).stat().st_mtime_ns}"
+
+
+class ImageSources:
+    """All images that some names mean, numbered in order.
+
+    Args:
+        names: image files; folders, whose images are all taken, or else their parquet files; parquet files; patterns
+            of any of these.
+        image_column_name: column of the images in parquet files; found by type and name if not given.
+
+    Raises:
+        ValueError: if nothing is there by one of the names, or no image is in it.
+    """
+
+    def __init__(self, names: Sequence[str], image_column_name: str | None = None):
+        self.sources: list[ImageFiles | ParquetImages] = []
+        for path in self._files(names):
+            if path.endswith(".parquet"):
+                self.sources.append(ParquetImages(path, image_column_name))
+            elif self.sources and isinstance(self.sources[-1], ImageFiles):
+                self.sources[-1].paths.append(path)
+            else:
+                self.sources.append(ImageFiles([path]))
+        self.starts = [0, *accumulate(len(source) for source in self.sources)]
+        if not len(self):
+            raise ValueError(f"there are no images in {', '.join(names)}.")
+
+    @staticmethod
+    def _files(names: Sequence[str]) -> Iterator[str]:
+        for name in names:
+            matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
+            if not matches:
+                raise ValueError(f"there is no image or folder{' like' if glob.has_magic(name) else ''} {name}.")
+            for match in matches:
+                yield from ImageSources._inside(Path(match)) if Path(match).is_dir() else [match]
+
+    @staticmethod
+    def _inside(folder: Path) -> Iterator[str]:
+        empty = True
+        for files in (images_in(folder), sorted(folder.rglob("*.parquet"))):
+            for file in files:
+                empty = False
+                yield str(file)
+            if not empty:
+                return
+        raise ValueError(f"the folder {folder} holds no images.")
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def _place(self, number: int) -> tuple[ImageFiles | ParquetImages, int]:
+        index = bisect_right(self.starts, number) - 1
+        return self.sources[index], number - self.starts[index]
+
+    def __getitem__(self, number: int) -> Any:
+        """An image, as `read_image` takes it."""
+        source, row = self._place(number)
+        return source[row]
+
+    def name(self, number: int) -> str:
+        """What an image is called in a table."""
+        source, row = self._place(number)
+        return source.name(row)
+
+    def identity(self) -> str:
+        """What says whether other images are meant; of files it is their names, not what is in them."""
+        return "\n".join(source.identity() for source in self.sources)

@@ -1,0 +1,327 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Predictions of any number of images as a table: by several processes, and going on where they were interrupted.
+
+Until all images are done, the predictions lie beside the table in a folder of parts, each of which one process has
+written whole. The table is made of them at the end, and the folder goes.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+
+from ..data.images import BadImageError
+from ..folders import check_file
+from ..locking import locked
+from .classifier import Classifier, Prediction, batches_of
+from .sources import ImageSources
+
+# Images of a part, rounded up to whole batches; and those whose predictions are in memory at once for the table.
+PART_SIZE = 1024
+PLAN = "plan.json"
+LOCK = "lock"
+# As long may one process wait for the slowest one.
+PATIENCE = timedelta(weeks=4)
+
+Result = Prediction | BadImageError
+
+
+class Written(NamedTuple):
+    """What is in a table."""
+
+    predicted: int
+    bad: int  # images that could not be read
+    bad_list: str | None  # the file that lists them, if there are any
+
+
+def predict_table(
+    checkpoint: str,
+    images: list[str],
+    output: str,
+    *,
+    top_k: int = 1,
+    batch_size: int = 64,
+    image_column_name: str | None = None,
+    precision: str = "fp32",
+    token_merging: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Written | None:
+    """Write what is on images to a table; the same call goes on where one like it was interrupted.
+
+    Processes that `accelerate launch` or `torchrun` started share the images out.
+
+    Args:
+        output: the file, of one of the kinds in `OUTPUT_WRITERS`.
+        say: is told, in a sentence each, which images cannot be read, and what was done before.
+        checkpoint, images, top_k, batch_size, image_column_name, precision, token_merging, revision,
+            trust_remote_code: those of `predict`.
+
+    Returns:
+        What is in the table, in process 0.
+
+    Raises:
+        ValueError: if the checkpoint, the images or the output will not do, or other predictions were begun for it.
+    """
+    check_output(output)
+    sources = ImageSources(images, image_column_name)
+    options: dict[str, Any] = {"precision": precision, "token_merging": token_merging}
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    classifier = Classifier(checkpoint, state.device, revision=revision, trust_remote_code=trust_remote_code, **options)
+    plan = {
+        "images": hashlib.sha256(sources.identity().encode("utf-8", "surrogateescape")).hexdigest(),
+        "checkpoint": _identity(checkpoint, classifier),
+        "top_k": top_k,
+        **options,
+    }
+    part_size = -(-PART_SIZE // batch_size) * batch_size
+    parts = Parts(output, plan, len(sources), part_size)
+    written = None
+    with parts.claimed(state):
+        if state.is_main_process and parts.num_done():
+            say(f"goes on: {parts.num_done():,} of {len(sources):,} images were done before.")
+        _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            written = parts.to_table()
+        state.wait_for_everyone()
+    return written
+
+
+def _predict_parts(
+    classifier: Classifier,
+    sources: ImageSources,
+    parts: "Parts",
+    state: PartialState,
+    batch_size: int,
+    top_k: int,
+    say: Callable[[str], None],
+) -> None:
+    """Predict those parts that are this process's share and not done."""
+    (missing,) = broadcast_object_list([[number for number in range(parts.count) if not parts.is_done(number)]])
+    share = missing[state.process_index :: state.num_processes]
+    batches = [(number, batch) for number in share for batch in batches_of(parts.images(number), batch_size)]
+    total = sum(len(batch) for _, batch in batches)
+    bar = tqdm(total=total, unit="image", leave=False, disable=None if state.is_main_process else True)
+    results: list[Result] = []
+    with bar:
+        predictions = classifier.predict(sources, [batch for _, batch in batches], top_k)
+        for (number, batch), found in zip(batches, predictions, strict=True):
+            for item in found:
+                if isinstance(item, BadImageError):
+                    say(f"skipped: {item}")
+            results += found
+            bar.update(len(found))
+            if batch[-1] == parts.images(number)[-1]:
+                parts.write(number, results, sources)
+                results = []
+
+
+def _identity(checkpoint: str, classifier: Classifier) -> list[Any]:
+    """What says whether a checkpoint is another one; of files, their sizes and times, not what is in them."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return [checkpoint, getattr(getattr(classifier.model, "config", None), "_commit_hash", None)]
+    files = [folder / "config.json", folder / "preprocessor_config.json", *sorted(folder.glob("*.safetensors"))]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
+class Parts:
+    """The predictions of a table that is not finished yet, in files of so many images each.
+
+    Args:
+        output: the table.
+        plan: what the predictions depend on.
+        num_images: how many images there are.
+        part_size: images of a part, unless parts of another size were begun.
+
+    Raises:
+        ValueError: if parts of another plan were begun.
+    """
+
+    def __init__(self, output: str, plan: dict[str, Any], num_images: int, part_size: int):
+        self.output = output
+        self.table = os.path.realpath(output)  # a link stays one
+        self.folder = Path(f"{self.table}.parts")
+        self.num_images = num_images
+        self.plan = plan | {"part_size": part_size}
+        if (self.folder / PLAN).is_file():
+            before = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
+            other = [name for name in plan if before.get(name) != plan[name]]
+            if other:
+                raise ValueError(
+                    f"{self.folder} holds predictions that were begun with other settings ({', '.join(other)}): delete "
+                    "it, or name another --output."
+                )
+            self.plan = before
+        self.count = -(-num_images // self.plan["part_size"])
+
+    @contextmanager
+    def claimed(self, state: PartialState) -> Iterator[None]:
+        """Make the folder of the parts, and keep other commands for the same table out meanwhile.
+
+        Raises:
+            ValueError: if one is going on.
+        """
+        if state.is_main_process:
+            self.folder.mkdir(exist_ok=True)
+        try:
+            holds = f"is writing {self.output}: wait for it, or name another --output."
+            with locked(self.folder / LOCK, state, holds):
+                yield
+        finally:
+            if state.is_main_process and self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def images(self, number: int) -> range:
+        """The numbers of the images of a part."""
+        size = self.plan["part_size"]
+        return range(number * size, min((number + 1) * size, self.num_images))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:08}.jsonl"
+
+    def is_done(self, number: int) -> bool:
+        """Whether the predictions of a part are there."""
+        return self._file(number).is_file()
+
+    def num_done(self) -> int:
+        """How many images are in parts that are there."""
+        return sum(len(self.images(number)) for number in range(self.count) if self.is_done(number))
+
+    def write(self, number: int, results: list[Result], sources: ImageSources) -> None:
+        """Write a part, whole or not at all."""
+        lines = []
+        for index, item in zip(self.images(number), results, strict=True):
+            what = {"error": str(item)} if isinstance(item, BadImageError) else {"l": item.labels, "s": item.scores}
+            lines.append(json.dumps({"file": printable(sources.name(index)), **what}) + "\n")
+        if not (self.folder / PLAN).is_file():
+            self._write(self.folder / PLAN, json.dumps(self.plan))
+        self._write(self._file(number), "".join(lines))
+
+    def _write(self, path: Path, text: str) -> None:
+        incomplete = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+        try:
+            incomplete.write_text(text, encoding="utf-8")
+            os.replace(incomplete, path)
+        except OSError as error:
+            incomplete.unlink(missing_ok=True)
+            raise ValueError(
+                f"{self.folder} cannot be written: {error.strerror}. What is done is kept: make room, and the same "
+                "command goes on."
+            ) from error
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for number in range(self.count):
+            try:
+                lines = self._file(number).read_text(encoding="utf-8").splitlines()
+            except FileNotFoundError as error:
+                raise ValueError(
+                    f"{self.folder} was emptied by another command for the same table: see what it wrote, or run this "
+                    "one again."
+                ) from error
+            yield from map(json.loads, lines)
+
+    def to_table(self) -> Written:
+        """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
+        bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
+        good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
+        bad_list = f"{self.table}.skipped.csv"
+        predicted = write_predictions(good, self.table)
+        if bad:
+            with open(bad_list, "w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([("file", "reason"), *bad])
+        elif os.path.exists(bad_list):
+            os.remove(bad_list)  # of a table that this one has replaced
+        shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so
+        shown = bad_list if os.path.isabs(self.output) else os.path.relpath(bad_list)
+        return Written(predicted, len(bad), shown if bad else None)
+
+
+def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:
+    # Pandas would round the scores.
+    with open(path, "w", encoding="utf-8") as file:
+        for table in tables:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
+
+
+def _write_csv(tables: Iterator[pd.DataFrame], path: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        for number, table in enumerate(tables):
+            table.to_csv(file, index=False, header=number == 0)
+
+
+def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
+    schema = pa.schema({"file": pa.string(), "rank": pa.int64(), "label": pa.string(), "score": pa.float64()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for table in tables:
+            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
+
+
+OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
+
+
+def check_output(path: str) -> None:
+    """Refuse an output file that could not be written, before any work is done for it.
+
+    Raises:
+        ValueError: if its suffix names no format, it is a folder, or its folder is missing or not writable.
+    """
+    if Path(path).suffix not in OUTPUT_WRITERS:
+        raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
+    check_file(path)
+
+
+def printable(name: str) -> str:
+    """A file name whose bytes are no UTF-8, with these written as `\\udcff` is; any other as it is."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
+    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
+
+    It is written as the predictions come, so that any number of them takes no more memory than a few.
+
+    Returns:
+        How many images there were.
+    """
+    number = 0
+
+    def table(items: list[Prediction]) -> pd.DataFrame:
+        rows = [
+            {"file": printable(item.file), "rank": rank, "label": label, "score": score}
+            for item in items
+            for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
+        ]
+        return pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+
+    def tables() -> Iterator[pd.DataFrame]:
+        nonlocal number
+        yield table([])  # the columns, also if there are no rows
+        remaining = iter(predictions)
+        while items := list(islice(remaining, PART_SIZE)):
+            number += len(items)
+            yield table(items)
+
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        incomplete = os.path.join(folder, "incomplete")
+        OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
+        os.replace(incomplete, path)
+    return number

@@ -1,0 +1,74 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""What a classifier is trained to make small, and the weights that make up for rare classes."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from ..data.columns import listed
+
+
+class ClassificationLoss:
+    """Cross-entropy of logits (B, K) with labels (B,), or with the shares of the classes (B, K): a scalar.
+
+    In training it is the sum over the images divided by those of the whole step, so that neither the number of
+    processes nor gradient accumulation changes it.
+
+    Args:
+        label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2015, arXiv 1512.00567,
+            section 7).
+        class_weights: (K,).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None):
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+
+    def __call__(self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            outputs: with `logits`.
+            labels: classes or shares.
+            num_items_in_batch: images of the step; those of the batch if not given.
+        """
+        logits = outputs["logits"].float()
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        losses = F.cross_entropy(
+            logits, labels, weight=weights, reduction="none", label_smoothing=self.label_smoothing
+        )  # (B,)
+        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+
+def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> Tensor:
+    """The weight of each class in the loss: (K,).
+
+    Args:
+        setting: "auto" for weights in inverse proportion to the number of images of each class, 1 on the average image;
+            or "cat=1,dog=2.5", where a class that is not named has the weight 1.
+        label_names: the K classes.
+        labels: (N,) of the train split.
+
+    Raises:
+        ValueError: if a name or a weight will not do.
+    """
+    if setting == "auto":
+        counts = np.bincount(labels, minlength=len(label_names))
+        return torch.from_numpy(len(labels) / (len(label_names) * np.maximum(counts, 1))).float()
+    weights = dict.fromkeys(label_names, 1.0)
+    for item in setting.split(","):
+        name, _, value = item.rpartition("=")
+        if name.strip() not in weights:
+            raise ValueError(
+                f"class_weights must be 'auto' or class=weight,…, with classes of the data ({listed(label_names)}); "
+                f"got {item.strip()!r}."
+            )
+        try:
+            weights[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"class_weights has no number for {name.strip()!r}: {value!r}.") from None
+    if not all(0 <= weight < float("inf") for weight in weights.values()) or not any(weights.values()):
+        raise ValueError(f"class_weights must be 0 or more, and not all 0, got {setting!r}.")
+    return torch.tensor([weights[name] for name in label_names])

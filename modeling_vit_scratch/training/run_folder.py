@@ -1,0 +1,286 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The folder of a run: may it be written, where does an interrupted run go on, and the checkpoint at the end."""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import Trainer
+
+from ..data.columns import listed
+from ..data.images import read_image
+from ..hub import STATE
+from ..locking import locked
+from .arguments import TrainingArguments
+from .card import FinishedRun, write_model_card
+from .finetuning import ADAPTER
+from .pictures import draw_training
+
+INCOMPLETE = ".incomplete"
+INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
+LOCK = f"{INCOMPLETE}-lock"
+PICTURE = "training.png"
+RECIPE = "recipe.yaml"
+SAMPLE = "sample.png"
+SAMPLE_SIZE = (512, 512)
+# Seconds after which a network file system shows to one machine what another one wrote.
+SLOWEST_DISK = 60.0
+# What a run may leave in its folder; anything else there is not ours to delete.
+RUN_FILES = (
+    "README.md",
+    "all_results.json",
+    "checkpoint-*",
+    "config.json",
+    "*_vit_scratch.py",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "runs",
+    ADAPTER,
+    INCOMPLETE,
+    f"{INCOMPLETE_CHECKPOINT}-*",
+    f"{LOCK}*",
+    PICTURE,
+    RECIPE,
+    SAMPLE,
+    STATE,
+)
+
+
+def resume_point(arguments: TrainingArguments, recipe: dict[str, Any]) -> str | None:
+    """The checkpoint at which training begins, if there is one.
+
+    A run that was interrupted goes on from its last whole checkpoint when the same command is given again;
+    `resume_from_checkpoint` names another checkpoint, insists on the last (`true`) or declines (`false`).
+
+    Args:
+        arguments: with the output folder.
+        recipe: the settings of this run.
+
+    Raises:
+        ValueError: if the checkpoint asked for is none from which training can go on, or the output folder holds an
+            interrupted run with other settings.
+    """
+    resume, output = arguments.resume_from_checkpoint, Path(arguments.output_dir or "")
+    if str(resume).lower() == "false" or (resume is None and arguments.overwrite_output_dir):
+        return None
+    if resume is not None and str(resume).lower() != "true":
+        if not _can_go_on(Path(resume)):
+            raise ValueError(f"{resume} is no checkpoint to resume from: name a folder checkpoint-<step> of a run.")
+        return str(resume)
+    checkpoints = [path for path in output.glob("checkpoint-[0-9]*") if _can_go_on(path)]
+    last = str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None
+    if resume is None:
+        return last if _was_interrupted(output, recipe) else None
+    if last is None:
+        raise ValueError(
+            f"{arguments.output_dir} holds no checkpoint to resume from; leave out --resume_from_checkpoint."
+        )
+    return last
+
+
+def _was_interrupted(output: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a folder holds a run with these settings that did not end.
+
+    Raises:
+        ValueError: if it holds one with others.
+    """
+    before = _begun(output)
+    if before is None or (output / "config.json").exists():
+        return False
+    changed = [
+        f"{name} {before.get(name, 'not given')}, now {recipe.get(name, 'not given')}"
+        for name in sorted({*before, *recipe})
+        if before.get(name) != recipe.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"the output folder {output} holds an interrupted run with other settings ({'; '.join(changed)}): "
+            "--resume_from_checkpoint true goes on with the new ones, --overwrite_output_dir starts anew."
+        )
+    return True
+
+
+def _begun(output: Path) -> dict[str, Any] | None:
+    """The recipe of the run that was begun in a folder, if one was, and nothing else is there."""
+    if not (output / RECIPE).is_file() or _foreign(output):
+        return None
+    try:
+        recipe = yaml.safe_load((output / RECIPE).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return recipe if isinstance(recipe, dict) and {"model", "data"} <= recipe.keys() else None
+
+
+def _foreign(output: Path) -> list[str]:
+    """What lies in a folder that no run writes."""
+    names = sorted(path.name for path in output.iterdir())
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in RUN_FILES)]
+
+
+def _can_go_on(checkpoint: Path) -> bool:
+    """Whether a folder holds a state of training; it is written last, so an interrupted checkpoint has none."""
+    return all((checkpoint / name).is_file() for name in ("scheduler.pt", STATE))
+
+
+def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
+    """Refuse to go on from a checkpoint with other classes than those of the data.
+
+    Raises:
+        ValueError: with how many classes each has.
+    """
+    id2label = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8")).get("id2label", {})
+    before = [label for _, label in sorted(id2label.items(), key=lambda item: int(item[0]))]
+    if before != label_names:
+        raise ValueError(
+            f"{checkpoint} was trained on the {len(before)} classes {listed(before)}, and the data has the "
+            f"{len(label_names)} classes {listed(label_names)}: start anew, with --model {checkpoint} to fine-tune it."
+        )
+
+
+def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> None:
+    """Make sure, without writing anything, that the output folder can take this run.
+
+    It can if there is nothing in it, or what this very run left when it was interrupted before its first checkpoint.
+
+    Raises:
+        ValueError: if the folder cannot be written, holds another run that is not to be overwritten, or anything else.
+    """
+    output = Path(arguments.output_dir or "")
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(f"the output folder {output} cannot be written: {error.strerror}.") from error
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    names = {name for name in names if not name.startswith(LOCK)}  # a run may have been killed before all else
+    if not names:
+        return
+    is_run = {RECIPE, STATE} <= names or any(name.startswith(("checkpoint-", INCOMPLETE)) for name in names)
+    if not is_run and _begun(output) is None:
+        raise ValueError(f"the output folder {output} is not empty: choose another --output_dir.")
+    if not arguments.overwrite_output_dir:
+        if arguments.resume_from_checkpoint is None and _was_interrupted(output, recipe):
+            return
+        raise ValueError(
+            f"the output folder {output} already holds a run: choose another --output_dir, "
+            "--resume_from_checkpoint true to go on, or --overwrite_output_dir to start anew."
+        )
+    foreign = _foreign(output)
+    if foreign:
+        raise ValueError(
+            f"the output folder {output} is not overwritten: it holds {foreign[0]}, which no run wrote. Move that, or "
+            "choose another --output_dir."
+        )
+
+
+@contextmanager
+def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> Iterator[None]:
+    """Make the output folder or empty it, note in it which run it belongs to, and keep other runs out meanwhile.
+
+    Args:
+        arguments: with the output folder, which `check_output_dir` let through in every process.
+        recipe: the settings of this run.
+        keep: leave the checkpoints that are there, to go on from them.
+
+    Raises:
+        ValueError: if the processes are on machines that do not see the same folder, or another run is going on in it.
+    """
+    output = Path(arguments.output_dir or "")
+    arguments.distributed_state.wait_for_everyone()
+    _check_shared(arguments)
+    holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
+    with locked(output / LOCK, arguments.distributed_state, holds):
+        if arguments.process_index == 0:
+            for path in output.iterdir():
+                if path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            write_recipe(recipe, output / INCOMPLETE)
+            os.replace(output / INCOMPLETE, output / RECIPE)
+        arguments.distributed_state.wait_for_everyone()
+        yield
+
+
+def _check_shared(arguments: TrainingArguments) -> None:
+    """Make the output folder in process 0, and see whether it is there for all: checkpoints are written by some.
+
+    Raises:
+        ValueError: in all processes, if it is not.
+    """
+    output = Path(arguments.output_dir or "")
+    (name,) = broadcast_object_list([f"{LOCK}-{uuid.uuid4()}"])
+    if arguments.process_index == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / name).touch()
+    arguments.distributed_state.wait_for_everyone()
+    patience = time.monotonic() + SLOWEST_DISK
+    while not (output / name).exists() and time.monotonic() < patience:
+        time.sleep(0.1)
+    seen = gather_object([(output / name).exists()])
+    if arguments.process_index == 0:
+        (output / name).unlink()
+    if not all(seen):
+        raise ValueError(
+            f"the output folder {output} is not one and the same on all machines: choose an --output_dir on a disk "
+            "that they share."
+        )
+
+
+def write_recipe(recipe: dict[str, Any], path: Path) -> None:
+    """Write the settings of a run as the recipe that repeats it."""
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_checkpoint(
+    trainer: Trainer, run: FinishedRun, sample: Any, draw: Callable[[Path], None] | None = None
+) -> None:
+    """Write the final checkpoint, whole or not at all, beside the checkpoints of the run.
+
+    Everything is written into a folder of its own first and then moved; `config.json`, without which nothing loads,
+    goes first and comes last.
+
+    Args:
+        trainer: after training.
+        run: what the card says.
+        sample: an image to try the checkpoint on, whatever `read_image` takes.
+        draw: what draws the picture of the run to a path, in place of that of a classifier.
+    """
+    output = Path(str(trainer.args.output_dir))
+    staging = output / INCOMPLETE
+    if trainer.is_world_process_zero():
+        shutil.rmtree(staging, ignore_errors=True)
+    trainer.save_model(str(staging), _internal_call=True)  # or transformers would publish what is there
+    if not trainer.is_world_process_zero():
+        return
+    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
+    write_recipe(run.recipe, staging / RECIPE)
+    (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
+    trainer.state.save_to_json(str(staging / STATE))
+    if draw is not None:
+        draw(staging / PICTURE)
+    elif run.results is not None:
+        draw_training(trainer.state.log_history, run.results, staging / PICTURE)
+    picture = read_image(sample)
+    picture.thumbnail(SAMPLE_SIZE)
+    picture.save(staging / SAMPLE)
+    if run.adapter:
+        (staging / ADAPTER).mkdir()
+    for name, content in run.adapter.items():
+        (staging / ADAPTER / name).write_bytes(content)
+    write_model_card(run, staging / "README.md")
+    (output / "config.json").unlink(missing_ok=True)
+    shutil.rmtree(output / ADAPTER, ignore_errors=True)  # of a run that was stopped right here
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(path, output / path.name)
+    staging.rmdir()

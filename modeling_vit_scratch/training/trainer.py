@@ -1,0 +1,390 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Transformers' `Trainer` with what training a ViT on one's own images asks for.
+
+Its data come in an order that a resumed run repeats; batches are augmented on their device; weights may be averaged and
+layers learn at rates of their own; a checkpoint is written whole or not at all; a signal ends the run at a checkpoint.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, default_data_collator
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from ..data.batch_augmentation import BatchAugmentation
+from ..data.images import BadImageError
+from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
+from ..data.streaming import StreamError
+from ..hub import make_repository, push, push_lines
+from ..interruption import Interrupted, StopSignal, Vote
+from .arguments import TrainingArguments
+from .averaging import WeightAverage
+from .masking import MaskedImages
+from .optimizers import MuonForBlocks, decay_by_layer
+from .report import EpochReport
+from .run_folder import INCOMPLETE_CHECKPOINT, STATE
+from .sharding import check_checkpoint, check_plugin, keep_origin, local
+
+# The trained weights of a checkpoint whose `model.safetensors` holds their average.
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+
+
+class ViTTrainer(Trainer):
+    """The `Trainer` of both jobs, classification and masked image modelling.
+
+    Args:
+        args: with our additions to transformers' arguments.
+        train_dataset: draws of images.
+        batch_augmentation: what varies a batch on its device.
+        report: what the person at the terminal is told.
+        stop: whether the run was asked to end.
+        **options: those of `Trainer`.
+
+    Raises:
+        ValueError: if the weights are to be sharded in a way that ends without a whole checkpoint.
+    """
+
+    args: TrainingArguments
+    train_dataset: TrainingImages | MaskedImages
+    hub_model_id: Any  # with `push_to_hub` the name of the repository; transformers annotates None
+
+    def __init__(
+        self,
+        *,
+        args: TrainingArguments,
+        train_dataset: TrainingImages | MaskedImages,
+        batch_augmentation: BatchAugmentation | None,
+        report: EpochReport,
+        stop: StopSignal,
+        **options: Any,
+    ):
+        super().__init__(args=args, train_dataset=train_dataset, data_collator=default_data_collator, **options)
+        check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None))
+        self.batch_augmentation = batch_augmentation
+        self.report = report
+        self.stop = stop
+        self.vote = Vote()
+        self.step_loss: Tensor | None = None
+        self.average: WeightAverage | None = None
+        self.loaders: list[DataLoader] = []
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(Path(str(args.output_dir)) / "runs")  # one, however often it goes on
+        self.add_callback(report)
+        self.add_callback(_AfterStep(self))
+
+    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # no True
+        """Train as transformers does.
+
+        Raises:
+            ValueError: if training cannot go on from the checkpoint, the loss is no number, or a checkpoint cannot be
+                written.
+            Interrupted: if the run was asked to end.
+        """
+        check_checkpoint(resume_from_checkpoint, self.is_fsdp_enabled)
+        try:
+            with warnings.catch_warnings():
+                # The patches are a view of what the convolution gave, and nothing is done in place to them.
+                warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+                return super().train(resume_from_checkpoint, **options)
+        except RuntimeError as error:
+            # A signal to all processes of a job ends those that load images.
+            if self.stop.received is not None and "DataLoader worker" in str(error):
+                raise Interrupted(self.stop.received) from error
+            raise
+
+    # --- Images ------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The images of this process, in an order and in variants that depend on the seed and the epoch alone."""
+        args = self.args
+        batches = self.train_dataset.batches(args.train_batch_size, args.world_size, args.process_index)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            worker_init_fn=leave_signals,
+            num_workers=self.args.dataloader_num_workers or 0,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            generator=torch.Generator(),  # or each start of workers would draw from the one that training draws from
+        )
+        # The batches are shared out already.
+        prepared = prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+        self.loaders.append(prepared)
+        return prepared
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Transformers', with workers that a signal to the whole group does not end."""
+        loader = super().get_eval_dataloader(eval_dataset)
+        loader.base_dataloader.worker_init_fn = leave_signals  # type: ignore[attr-defined]  # accelerate's loader
+        self.loaders.append(loader)
+        return loader
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Transformers'."""
+        loader = super().get_test_dataloader(test_dataset)
+        self.loaders.append(loader)
+        return loader
+
+    def end_workers(self) -> None:
+        """End the processes that load images; each that is left to the garbage collector takes it five seconds."""
+        for loader in self.loaders:
+            iterator: Any = loader._iterator
+            if iterator is not None:
+                iterator._shutdown_workers()
+        self.loaders = []
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of a step; how long they were waited for, and which images could not be read, is reported."""
+        began = time.monotonic()
+        try:
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except BadImageError as error:  # from a worker it comes with the worker's traceback
+            raise BadImageError(str(error).strip().rpartition("BadImageError: ")[2]) from error
+        except StreamError as error:
+            raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
+        self.report.waited += time.monotonic() - began
+        for batch in batches:
+            self.report.name_unreadable(batch.pop(UNREADABLE, []))
+        return batches, num_items
+
+    # --- A step ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Vary the batch, learn from it, and note whether the loss is a number."""
+        if self.batch_augmentation:
+            progress = self.state.global_step / self.state.max_steps
+            images = self._prepare_inputs(inputs)["pixel_values"]
+            inputs["pixel_values"], inputs["labels"] = self.batch_augmentation(images, inputs["labels"], progress)
+            if inputs["pixel_values"].shape != images.shape:
+                inputs["interpolate_pos_encoding"] = True
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.step_loss = loss if self.step_loss is None else self.step_loss + loss
+        return loss
+
+    def after_step(self) -> bool:
+        """Agree with the other processes on how the step went; whether the run is to end here.
+
+        Raises:
+            ValueError: if the loss was not finite.
+        """
+        failed, stop = self.vote.result()
+        self._refuse(failed)
+        assert self.step_loss is not None
+        self.vote.cast(self.state.global_step, self.step_loss, self.stop.received)
+        self.step_loss = None
+        if self.average is not None:
+            self.average.update(self.state.global_step)
+        return stop
+
+    def _refuse(self, failed: bool) -> None:
+        if failed:
+            raise ValueError(
+                f"the training loss was not a finite number at step {self.vote.step}: lower --learning_rate, raise "
+                f"--warmup_steps, or train in fp32. {self._what_is_kept()}"
+            )
+
+    def _what_is_kept(self) -> str:
+        checkpoints = sorted(
+            Path(str(self.args.output_dir)).glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1])
+        )
+        return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
+
+    # --- The Hub -----------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository, in process 0, before anything is trained for it.
+
+        Raises:
+            ValueError: if it cannot be written.
+        """
+        if self.is_world_process_zero():
+            args = self.args
+            name = args.hub_model_id or Path(str(args.output_dir)).resolve().name
+            private = args.hub_private_repo if private is None else private
+            self.hub_model_id = make_repository(name, private=private, token=token or args.hub_token)
+
+    def push_to_hub(self) -> list[str]:  # type: ignore[override]  # transformers saves and describes it first
+        """Publish the finished checkpoint in the output folder; what became of it, for a person.
+
+        Raises:
+            ValueError: if it could not be published, with the command that does it later.
+        """
+        if not self.is_world_process_zero():
+            return []
+        args = self.args
+        try:
+            published = push(str(args.output_dir), self.hub_model_id, revision=args.hub_revision, token=args.hub_token)
+            return push_lines(published, args.hub_revision)
+        except ValueError as error:
+            command = f"vit-scratch push {shlex.quote(str(args.output_dir))} {self.hub_model_id}"
+            raise ValueError(f"{error} The checkpoint is whole; `{command}` publishes it.") from error
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The model's count: that of `Trainer` takes each pixel for a token."""
+        return cast(Any, self.model).floating_point_ops(inputs)
+
+    # --- Learning rates and averages ---------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Transformers' optimizer, with a learning rate for each layer and Muon for the blocks if that is asked for."""
+        if self.optimizer is None:
+            model = model or self.model
+            self.optimizer = super().create_optimizer(model)
+            if self.args.layer_decay < 1:
+                decay_by_layer(self.optimizer, model, self.args.layer_decay)
+            if self.args.muon_learning_rate is not None:
+                rate, weight_decay = self.args.muon_learning_rate, self.args.weight_decay
+                self.optimizer = MuonForBlocks(self.optimizer, model, rate, weight_decay)
+        return self.optimizer
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        keep_origin(prepared[0])
+        if self.args.ema_decay:
+            self.average = WeightAverage(self.accelerator.unwrap_model(prepared[0]), self.args.ema_decay)
+            if resume_from_checkpoint is not None:
+                # The checkpoint's model is the average, which is in the model now.
+                file = self._trained_weights(resume_from_checkpoint)
+                self.average.load_state_dict(load_file(file))
+                self.average.swap()
+        return prepared
+
+    def evaluation_loop(self, *arguments: Any, **options: Any):
+        """Evaluate the average of the weights, if there is one; the loss of a classifier is the mean of all images."""
+        if self.is_in_train:
+            self._refuse(self.vote.result()[0])  # rather than score what is no number
+        # The randomness of training is left as it was, whether workers were started here or before.
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with averaged, torch.random.fork_rng(devices):
+            output = super().evaluation_loop(*arguments, **options)
+        if self.compute_loss_func is not None:
+            # Transformers' is the mean of the batches, and those of several processes are filled up with images again.
+            logits, labels = map(torch.from_numpy, (output.predictions, output.label_ids))
+            metrics: Any = output.metrics
+            (name,) = (name for name in metrics if name.endswith("_loss"))
+            metrics[name] = self.compute_loss_func({"logits": logits}, labels).item()
+        return output
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.average = None  # the checkpoint has it in place
+
+    def _finalize_training(self, *arguments: Any, **options: Any):
+        output = super()._finalize_training(*arguments, **options)
+        if self.average is not None:
+            self.average.swap()
+            self.average = None
+        return output
+
+    # --- Checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside its place and move it there when it is whole.
+
+        Raises:
+            ValueError: if it cannot be written, or the weights are no numbers any more; earlier ones stay.
+        """
+        # A last update may have spoilt them after the last finite loss.
+        weights_finite = all(bool(local(weight).isfinite().all()) for weight in model.parameters())
+        all_finite = all(gather_object([weights_finite]))  # a process may have only a part of them
+        self._refuse(self.vote.result()[0] or not all_finite)
+        output = Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        incomplete = output / f"{INCOMPLETE_CHECKPOINT}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(incomplete, ignore_errors=True)
+        self.store_flos()
+        try:
+            self._write_checkpoint(incomplete)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(incomplete, ignore_errors=True)
+            raise ValueError(
+                f"the checkpoint of step {self.state.global_step} could not be written to {output}: "
+                f"{getattr(error, 'strerror', None) or error}. {self._what_is_kept()} Make room and run the same "
+                "command to go on."
+            ) from error
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if (output / name).exists():
+                shutil.rmtree(output / name)  # of a run that was resumed from an earlier one
+            os.replace(incomplete, output / name)
+            rotate_checkpoints(
+                output_dir=str(output),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        with nullcontext() if self.average is None else self.average.in_place():
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            trained = {} if self.average is None else self.average.state_dict()  # all processes gather it
+            if trained and self.args.should_save:
+                save_file(trained, self._trained_weights(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if self.state.best_global_step:  # in every process: each loads it at the end
+            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            if best.exists() or self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(best)
+        if not self.args.should_save:
+            return
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                states: Any = self.state.stateful_callbacks
+                states[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / STATE))
+
+    def _trained_weights(self, folder: str | Path) -> Path:
+        return Path(folder) / TRAINED_WEIGHTS
+
+
+class _AfterStep(TrainerCallback):
+    """Calls the trainer after each step, and ends a run that was asked to end once it is saved."""
+
+    def __init__(self, trainer: ViTTrainer):
+        self.trainer = trainer
+        self.ending = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer.after_step():
+            self.ending = True
+        # What is due at the end of an epoch, such as validation, comes first: the resumed run would not make up for it.
+        if self.ending and not float(state.epoch).is_integer():
+            control.should_save = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.ending:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.ending and state.global_step < state.max_steps:
+            raise Interrupted(
+                self.trainer.stop.received or signal.SIGTERM,
+                f"stopped at step {state.global_step:,} of {state.max_steps:,} with a checkpoint; the same command "
+                "goes on from there.",
+            )

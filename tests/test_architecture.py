@@ -1,0 +1,80 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""docs/architecture.md: the arrows point one way, and the picture and the text are of the files that there are."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from draw_architecture import FILES, boxes, shown_files
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "modeling_vit_scratch"
+# Each may import from those above it. In a line, modules and folders do not know each other.
+ORDER = (
+    ("additions", "merging", "publishing"),
+    ("configuration", "layers"),
+    ("initialization", "packing"),
+    ("modeling",),
+    ("hub", "overrides", "presets", "folders", "locking", "machine", "interruption"),
+    ("card", "checkpoints", "data", "tracing"),
+    ("porting", "prediction"),
+    ("evaluation", "inspection"),
+    ("demo", "deployment", "training"),
+    ("commands",),
+    ("cli",),
+)
+PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+
+
+def part(module: str) -> str:
+    """The folder of a module, or its own name."""
+    return module.split(".")[0].removesuffix("_vit_scratch")
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of the package that a file imports from, anywhere in it."""
+    folder = file.parent.relative_to(PACKAGE).parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join([*folder[: len(folder) + 1 - node.level], *filter(None, [node.module])])
+            found |= {base} if base else {alias.name for alias in node.names}
+    return found - {"__version__"}
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_from_those_before_it_only(file):
+    own = part(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
+    backwards = {name for name in map(part, imports(file)) if name != own and PLACE[name] >= PLACE[own]}
+    assert not backwards
+
+
+def test_the_picture_shows_the_files_that_there_are():
+    files = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in MODULES)
+    assert shown_files() == files
+    text = " ".join(re.findall(r"\w+", " ".join(f"{box.title} {box.text}" for box in boxes())))
+    assert {name.rpartition("/")[2] for name in files} <= set(text.split())
+    with Image.open(ROOT / "docs" / "images" / "architecture.png") as picture:
+        assert picture.info[FILES].split() == files  # else: python scripts/draw_architecture.py
+
+
+def test_every_file_that_the_text_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    there = {path.name for folder in (PACKAGE, ROOT / "scripts") for path in folder.rglob("*.py")}
+    named = set(re.findall(r"`(?:[a-z_]+/)*([a-z]\w*\.py)`", text))
+    assert len(named) > 40
+    assert named <= there
+
+
+def test_what_the_paths_of_pixel_and_label_name_is_where_they_say():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    steps = re.findall(r"`(\w+)`\s+\(`([a-z_]+/[a-z_]+\.py)`\)", text)
+    assert len(steps) > 5
+    for name, file in steps:
+        assert re.search(rf"^(def|class) {name}\b", (PACKAGE / file).read_text(encoding="utf-8"), re.MULTILINE), name
