@@ -28,10 +28,10 @@ def naps(monkeypatch) -> list[float]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from modeling_vit_scratch import hub
+    from modeling_vit_scratch import pushing
 
     naps: list[float] = []
-    for module in (_http, file_download, hub):
+    for module in (_http, file_download, pushing):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=naps.append))
     return naps
 

@@ -20,8 +20,9 @@ from runs import Run, Service, contents, free_port, refused, vit_scratch
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.prediction import classifier as prediction
 from modeling_vit_scratch.prediction import table as prediction_table
+from modeling_vit_scratch.prediction import writing
 from modeling_vit_scratch.prediction.classifier import Prediction, predict
-from modeling_vit_scratch.prediction.table import write_predictions
+from modeling_vit_scratch.prediction.writing import write_predictions
 from modeling_vit_scratch.presets import shipped_path
 
 
@@ -99,7 +100,7 @@ def test_a_table_is_written_as_the_predictions_come(tmp_path, suffix):
             yield item
 
     assert write_predictions(predictions(), str(place)) == 5000
-    assert most <= 2 * prediction_table.PART_SIZE
+    assert most <= 2 * writing.WRITTEN_TOGETHER
     rows = READERS[suffix](place)
     assert len(rows) == 10_000
     assert [rows[index]["file"] for index in (0, 1, -1)] == [f"/pictures/{index}.png" for index in (0, 0, 4999)]
@@ -134,19 +135,19 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(checkpoint, t
 def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"table{suffix}"
     path.write_text("the old table")
-    write = prediction_table.OUTPUT_WRITERS[suffix]
+    write = writing.OUTPUT_WRITERS[suffix]
 
     def failing_write(table, place):
         write(table, place)
         assert path.read_text() == "the old table"
         raise OSError("the disk is full")
 
-    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, suffix, failing_write)
+    monkeypatch.setitem(writing.OUTPUT_WRITERS, suffix, failing_write)
     command = ("predict", checkpoint, digits / "00.png", "--output", path)
     assert refused(*command) == "vit-scratch predict: the disk is full"
     assert path.read_text() == "the old table"
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
-    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, suffix, write)
+    monkeypatch.setitem(writing.OUTPUT_WRITERS, suffix, write)
     result = vit_scratch(*command)
     assert (result.status, result.err) == (0, "vit-scratch predict: goes on: 1 of 1 images were done before.\n")
     assert len(READERS[suffix](path)) == 1
@@ -161,10 +162,10 @@ def test_a_command_that_is_stopped_leaves_the_old_table_and_what_it_had_done(
     path.write_text("the old table")
 
     def stopped(tables, place):
-        prediction_table._write_csv(tables, place)
+        writing._write_csv(tables, place)
         signal.raise_signal(number)
 
-    monkeypatch.setitem(prediction_table.OUTPUT_WRITERS, ".csv", stopped)
+    monkeypatch.setitem(writing.OUTPUT_WRITERS, ".csv", stopped)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
     result = vit_scratch("predict", checkpoint, digits, "--output", path)
     signal.signal(signal.SIGINT, before)

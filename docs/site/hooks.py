@@ -24,7 +24,7 @@ IN_PYTHON = {
     "evaluation.metrics": ("compute_metrics", "per_class_report", "confusion_matrix"),
     "porting": ("import_checkpoint", "export_checkpoint"),
     "deployment.exporting": ("export_classifier",),
-    "hub": ("push",),
+    "pushing": ("push",),
     "inspection.dry_run": ("dry_run", "DryRun"),
     "inspection.explaining": ("explain", "Explanation"),
     "inspection.relevance": ("relevance_map", "occlusion"),

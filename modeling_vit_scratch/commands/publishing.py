@@ -26,7 +26,7 @@ def push(argv: list[str]) -> int:
     options = vars(parser.parse_args(argv))
     from huggingface_hub.utils import enable_progress_bars
 
-    from .. import hub
+    from .. import pushing
     from ..prediction.loading import check_checkpoint
 
     if not os.path.isdir(options["checkpoint"]):
@@ -35,6 +35,8 @@ def push(argv: list[str]) -> int:
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long
     with stoppable():
-        published = hub.push(**options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr))
-    print(*hub.push_lines(published, options["revision"]), sep="\n")
+        published = pushing.push(
+            **options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr)
+        )
+    print(*pushing.push_lines(published, options["revision"]), sep="\n")
     return 0

@@ -24,7 +24,7 @@ from ..inspection.inputs import readable_size, seen_area, shown_input
 from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
 from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
-from ..prediction.table import write_predictions
+from ..prediction.writing import write_predictions
 
 # Classes that are shown of an image, and written to the CSV of many.
 TOP = 5

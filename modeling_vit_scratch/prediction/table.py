@@ -10,29 +10,24 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..data.images import BadImageError
-from ..folders import check_file
 from ..locking import locked
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources
+from .writing import check_output, printable, write_predictions
 
-# Images of a part, rounded up to whole batches; and those whose predictions are in memory at once for the table.
+# Images of a part, rounded up to whole batches.
 PART_SIZE = 1024
 PLAN = "plan.json"
 LOCK = "lock"
@@ -253,75 +248,3 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so
         shown = bad_list if os.path.isabs(self.output) else os.path.relpath(bad_list)
         return Written(predicted, len(bad), shown if bad else None)
-
-
-def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:
-    # Pandas would round the scores.
-    with open(path, "w", encoding="utf-8") as file:
-        for table in tables:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
-
-
-def _write_csv(tables: Iterator[pd.DataFrame], path: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        for number, table in enumerate(tables):
-            table.to_csv(file, index=False, header=number == 0)
-
-
-def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
-    schema = pa.schema({"file": pa.string(), "rank": pa.int64(), "label": pa.string(), "score": pa.float64()})
-    with pq.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-
-
-OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
-
-
-def check_output(path: str) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
-
-    Raises:
-        ValueError: if its suffix names no format, it is a folder, or its folder is missing or not writable.
-    """
-    if Path(path).suffix not in OUTPUT_WRITERS:
-        raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
-    check_file(path)
-
-
-def printable(name: str) -> str:
-    """A file name whose bytes are no UTF-8, with these written as `\\udcff` is; any other as it is."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
-    """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
-
-    It is written as the predictions come, so that any number of them takes no more memory than a few.
-
-    Returns:
-        How many images there were.
-    """
-    number = 0
-
-    def table(items: list[Prediction]) -> pd.DataFrame:
-        rows = [
-            {"file": printable(item.file), "rank": rank, "label": label, "score": score}
-            for item in items
-            for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
-        ]
-        return pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
-
-    def tables() -> Iterator[pd.DataFrame]:
-        nonlocal number
-        yield table([])  # the columns, also if there are no rows
-        remaining = iter(predictions)
-        while items := list(islice(remaining, PART_SIZE)):
-            number += len(items)
-            yield table(items)
-
-    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-        incomplete = os.path.join(folder, "incomplete")
-        OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
-        os.replace(incomplete, path)
-    return number

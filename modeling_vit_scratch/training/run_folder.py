@@ -19,8 +19,8 @@ from transformers import Trainer
 
 from ..data.columns import listed
 from ..data.images import read_image
-from ..hub import STATE
 from ..locking import locked
+from ..pushing import STATE
 from .arguments import TrainingArguments
 from .card import FinishedRun, write_model_card
 from .finetuning import ADAPTER

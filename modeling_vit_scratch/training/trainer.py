@@ -32,8 +32,8 @@ from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
-from ..hub import make_repository, push, push_lines
 from ..interruption import Interrupted, StopSignal, Vote
+from ..pushing import make_repository, push, push_lines
 from .arguments import TrainingArguments
 from .averaging import WeightAverage
 from .masking import MaskedImages
