@@ -467,7 +467,7 @@ def broken(base, folder, kind):
         ("truncated", "Error while deserializing header"),
         ("model.safetensors", "no file named model.safetensors"),
         ("config.json", "Should have a `model_type` key in its config.json"),
-        ("preprocessor_config.json", "Can't load image processor"),
+        ("preprocessor_config.json", "it has no image processor (preprocessor_config.json)"),
         ("not json", "is not a valid JSON file"),
         ("other type", "Field 'hidden_size' expected int, got str (value: 'wide')"),
     ],

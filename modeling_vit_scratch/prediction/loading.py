@@ -93,12 +93,12 @@ def load_processor(checkpoint: str, **options: Any) -> BaseImageProcessor:
     Raises:
         ValueError: if it has none, or that cannot be loaded.
     """
-    if os.path.isdir(checkpoint) and not any(Path(checkpoint, name).is_file() for name in PROCESSOR_FILES):
-        raise ValueError(
-            f"{checkpoint} has no image processor ({IMAGE_PROCESSOR_NAME}), so it is not known how images are prepared "
-            "for the model: save one there with its save_pretrained."
-        )
     with loading(checkpoint):
+        if os.path.isdir(checkpoint) and not any(Path(checkpoint, name).is_file() for name in PROCESSOR_FILES):
+            raise ValueError(
+                f"it has no image processor ({IMAGE_PROCESSOR_NAME}), so it is not known how images are prepared for "
+                "the model; save one there with its save_pretrained."
+            )
         return AutoImageProcessor.from_pretrained(checkpoint, **options)
 
 
