@@ -11,11 +11,28 @@ import torch
 from pictures import noise
 from runs import refused, vit_scratch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    BertConfig,
+    BertModel,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+)
 
-from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, ViTScratchForMaskedImageModeling
-from modeling_vit_scratch.inspection.dry_run import dry_run, folded
-from modeling_vit_scratch.inspection.dry_run_report import as_text
+from modeling_vit_scratch import (
+    ViTScratchBackbone,
+    ViTScratchConfig,
+    ViTScratchForImageClassification,
+    ViTScratchForMaskedImageModeling,
+)
+from modeling_vit_scratch.inspection.dry_run import REFUSED, dry_run, folded
+from modeling_vit_scratch.inspection.dry_run_report import as_json, as_text
 from modeling_vit_scratch.presets import preset_names, preset_path
 
 SMALL = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
@@ -91,8 +108,9 @@ def test_the_layers_have_all_the_parameters_and_take_most_of_the_time(article):
         {"attn_implementation": "eager"},
         {"image_size": [32, 64], "num_channels": 1, "head_dim": 4},
         {"use_cls_token": False, "pooling": "mean"},
+        {"pooling": "attention"},
     ],
-    ids=["article", "others", "eager", "not square", "mean"],
+    ids=["article", "others", "eager", "not square", "mean", "attention pooling"],
 )
 def test_the_multiply_adds_are_those_of_torchs_counter_and_of_the_formula(settings):
     settings = dict(settings)
@@ -101,16 +119,17 @@ def test_the_multiply_adds_are_those_of_torchs_counter_and_of_the_formula(settin
     model.set_attn_implementation("eager")  # of whose products torch's counter knows all
     height, width = (32, 64) if "image_size" in settings else (32, 32)
     pixel_values = images(2, model.config.num_channels, height, width)
+    model.requires_grad_(False)  # or the counter hangs hooks for gradients on parameters that modules take as inputs
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.eval()(pixel_values, output_hidden_states=True)
-    model.set_attn_implementation(kernel)
+    model.requires_grad_(True).set_attn_implementation(kernel)
     run = dry_run(model, pixel_values)
     assert 2 * run.whole.multiply_adds == counter.get_total_flops()
     head = run.layers[-1].multiply_adds
     body = AutoModel.from_config(model.config)  # which computes all tokens of its last block, too
     operations = body.floating_point_ops({"pixel_values": pixel_values})
     assert run.whole.multiply_adds - head == operations // 3 // 2
-    assert run.multiply_adds_in_use - head == model.floating_point_ops({"pixel_values": pixel_values}) // 3 // 2
+    assert run.in_use.multiply_adds - head == model.floating_point_ops({"pixel_values": pixel_values}) // 3 // 2
 
 
 def test_what_is_kept_is_what_training_holds_when_the_pass_is_over():
@@ -185,7 +204,7 @@ def test_a_preset_runs_by_its_name(preset):
     result = vit_scratch("dry-run", preset, "--batch=2")
     assert (result.status, result.err) == (0, "")
     config = AutoConfig.from_pretrained(preset_path(preset))
-    assert result.lines[0].startswith(f"{preset} on 2 images of ")
+    assert result.lines[0].startswith(f"the preset {preset} on 2 images of ")
     assert f"TransformerEncoderBlock × {config.num_hidden_layers}" in result.out
 
 
@@ -218,6 +237,48 @@ def test_models_without_a_head_and_those_of_transformers_run(tmp_path):
     assert run.whole.name == "ViTForImageClassification"
     theirs.save_pretrained(tmp_path)
     assert "ViTLayer × 3" in vit_scratch("dry-run", tmp_path).out
+
+
+def saved(model, folder) -> str:
+    """A model of others in a folder, as they save it."""
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_model_that_runs_is_the_one_that_was_saved(tmp_path):
+    sizes = {name: value for name, value in SMALL.items() if name != "num_labels"}
+    models = {
+        "with a teacher": DeiTForImageClassificationWithTeacher(DeiTConfig(**sizes)),
+        "of two blocks": ViTScratchBackbone(ViTScratchConfig(**sizes, out_indices=[2])),
+        "with a decoder": ViTMAEForPreTraining(
+            ViTMAEConfig(**sizes, decoder_hidden_size=24, decoder_num_hidden_layers=1, decoder_num_attention_heads=3)
+        ),
+    }
+    for name, model in models.items():
+        result = vit_scratch("dry-run", saved(model, tmp_path / name), "--format=json")
+        assert result.status == 0, result.err
+        whole = json.loads(result.out)["whole"]
+        assert (whole["name"], whole["parameters"]) == (type(model).__name__, model.num_parameters())
+
+
+def test_the_words_for_transformers_models_are_true(tmp_path):
+    sizes = {name: value for name, value in SMALL.items() if name != "num_labels"}
+    run = json.loads(as_json(dry_run(ViTForImageClassification(ViTConfig(**sizes)), images(1, 3, 32, 32))))
+    assert run["layers"][0]["shapes_in_words"].endswith("→ (batch, tokens, width)")  # 16 patches and [CLS]
+    assert run["whole"]["shapes_in_words"].endswith("→ (batch, classes)")
+
+
+def test_a_model_that_takes_more_than_images_is_refused(tmp_path):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 24}
+    line = refused("dry-run", saved(BertModel(BertConfig(**sizes)), tmp_path / "bert"))
+    assert line.endswith("a model of type bert takes more than images, or others: " + REFUSED)
+
+
+def test_a_preset_wins_over_a_folder_of_its_name_and_says_so(digits_run, tmp_path, monkeypatch):
+    shutil.copytree(digits_run[0], tmp_path / "digits", ignore=shutil.ignore_patterns("checkpoint-*"))
+    monkeypatch.chdir(tmp_path)
+    assert vit_scratch("dry-run", "digits").lines[0].startswith("the preset digits on 1 image")
+    assert vit_scratch("dry-run", "./digits").lines[0].startswith("digits on 1 image")
 
 
 # As a table, as JSON, as a page
@@ -265,14 +326,15 @@ def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(digits_ru
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "there is no checkpoint folder nowhere."),
+        (["no/where"], "there is no folder no/where, and the Hub's no/where cannot be loaded: "),
+        (["artcle"], "there is no preset 'artcle' (did you mean 'article'?); the presets are "),
         (["digits", "--batch=100000000"], "100,000,000 images do not fit into the memory: give a smaller --batch."),
         (["--batch=0"], "argument --batch: must be a whole number from 1 on, got '0'"),
         (["digits", "--image=missing.png"], "missing.png does not exist."),
         (["digits", "--output=no/where.html"], "--output no/where.html cannot be written: No such file or directory."),
         (["digits", "--revision=main"], "revision main is of a model on the Hub, and digits is a preset."),
     ],
-    ids=["model", "many", "batch", "image", "output", "revision"],
+    ids=["model", "preset", "many", "batch", "image", "output", "revision"],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

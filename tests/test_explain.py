@@ -2,6 +2,7 @@
 """Explanations: the published rules, on any of our models, and maps that mean something."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -24,8 +25,8 @@ from modeling_vit_scratch.inspection.embeddings import patch_filters, position_s
 from modeling_vit_scratch.inspection.explaining import explain
 from modeling_vit_scratch.inspection.pictures import patch_grid
 from modeling_vit_scratch.inspection.relevance import (
-    hidden,
     most_important,
+    occluded,
     occlusion,
     recorded_attention,
     relevance_map,
@@ -81,7 +82,23 @@ def test_the_most_likely_class_is_explained_unless_another_is_asked_for():
     assert not torch.allclose(relevance_map(model, pixels), relevance_map(model, pixels, [(k + 1) % 5 for k in likely]))
 
 
-@pytest.mark.parametrize(
+def test_there_is_one_class_for_each_image():
+    with pytest.raises(ValueError, match=r"classes must be one for each of the 2 images, got \[3\]"):
+        relevance_map(small(), images(2, 3, 24, 32), [3])
+
+
+def test_what_is_frozen_is_explained_and_stays_frozen():
+    model, pixels = small(), images(2, 3, 24, 32)
+    expected = relevance_map(model, pixels)
+    model.requires_grad_(False)
+    torch.testing.assert_close(relevance_map(model, pixels), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(relevance_map(model, images(2, 3, 24, 32)), expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not pixels.requires_grad
+
+
+KINDS = pytest.mark.parametrize(
     "settings",
     [
         {"pooling": "mean", "use_cls_token": False},
@@ -92,6 +109,9 @@ def test_the_most_likely_class_is_explained_unless_another_is_asked_for():
     ],
     ids=["mean", "attention pooling", "registers", "merging", "no positions"],
 )
+
+
+@KINDS
 def test_every_kind_of_model_is_explained_at_any_size(settings):
     model = small(**settings)
     for size in ((24, 32), (40, 16)):
@@ -187,7 +207,7 @@ def test_hidden_patches_are_grey_and_all_else_is_as_it_was():
     pixels = images(2, 3, 24, 32)
     patches = torch.zeros(2, 3, 4, dtype=torch.bool)
     patches[0, 1, 2] = patches[1, 0, 0] = True
-    result = hidden(pixels, patches, 8)
+    result = occluded(pixels, patches, 8)
     assert torch.equal(result[0, :, 8:16, 16:24], pixels[0].mean(dim=(1, 2), keepdim=True).expand(3, 8, 8))
     changed = (result != pixels).any(dim=1)
     assert changed[0].sum() <= 64
@@ -263,9 +283,37 @@ def test_all_of_it_in_one_call(digits_run):
     assert found.distance.shape == (blocks, heads)
     assert (found.seen.size, found.area) == ((8, 8), (0, 0, 1, 1))
     assert found.label == names[found.class_index]
-    assert found.hidden.whole == pytest.approx(found.probability, abs=1e-6)
+    assert found.occlusion.whole == pytest.approx(found.probability, abs=1e-6)
     other = explain(model, processor, noise((20, 30)), label="7", image_size=(12, 16))
     assert (other.label, other.relevance.shape, other.seen.size) == ("7", (6, 8), (16, 12))
+
+
+@KINDS
+def test_every_kind_of_model_in_one_call(settings):
+    model, processor = small(**settings), ViTImageProcessorPil(size={"height": 24, "width": 32})
+    found = explain(model, processor, noise((20, 30)))
+    assert found.attention.shape == (3, 3, 3, 4)
+    assert found.rollout.shape == found.relevance.shape == (3, 4)
+    other = explain(model, processor, noise((20, 30)), image_size=16)
+    assert other.relevance.shape == (2, 2)
+
+
+def test_classes_that_do_not_exclude_one_another_have_probabilities_of_their_own():
+    model, processor = small(), ViTImageProcessorPil(size={"height": 24, "width": 32})
+    model.config.problem_type = "multi_label_classification"
+    found = explain(model, processor, noise((20, 30)))
+    logits = model(pixel_values(processor, [noise((20, 30))])).logits[0]
+    assert found.probability == pytest.approx(logits.max().sigmoid().item(), abs=1e-6)
+    assert found.occlusion.whole == pytest.approx(found.probability, abs=1e-6)
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="predicts numbers"):
+        explain(model, processor, noise((20, 30)))
+
+
+def test_a_model_of_other_images_than_rgb_is_refused():
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 32}, image_mean=[0.5], image_std=[0.5])
+    with pytest.raises(ValueError, match="makes images of 1 channels, and images are read in RGB"):
+        explain(small(num_channels=1), processor, noise((20, 30)))
 
 
 class Pictures(HTMLParser):
@@ -287,8 +335,14 @@ def test_the_folder_has_pictures_numbers_and_a_page_of_all(digits_run, tmp_path)
     assert (result.status, result.err) == (0, "")
     *said, written = result.lines
     assert written == f"written    {tmp_path / 'out'}: open index.html in a browser"
-    pattern = r": \d: \d+\.\d\d%; with the 3 most relevant of 16 patches hidden \d+\.\d\d%, with as many random ones \d"
-    assert all(re.search(pattern, line) for line in said), said
+    pattern = (
+        r": \d: \d+\.\d\d%; with the 3 most relevant of 16 patches hidden (\d+\.\d\d)%, with as many random ones "
+        r"(\d+\.\d\d)%: what the map calls relevant matters (more|no more) than the rest"
+    )
+    for line in said:
+        found = re.search(pattern, line)
+        assert found, line
+        assert (float(found[1]) < float(found[2])) == (found[3] == "more")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     pictures = Pictures(page).files
     assert len(pictures) == 2 * 5 + 2
@@ -303,6 +357,18 @@ def test_the_folder_has_pictures_numbers_and_a_page_of_all(digits_run, tmp_path)
     before = contents(tmp_path / "out")
     assert "already exists: name a new folder." in refused(*command)
     assert contents(tmp_path / "out") == before
+
+
+def test_a_file_name_that_is_no_unicode_is_written_as_python_spells_it(digits_run, tmp_path):
+    place = os.fsencode(tmp_path) + b"/\xff.png"
+    noise((9, 8)).save(tmp_path / "image.png")
+    os.rename(tmp_path / "image.png", place)
+    result = vit_scratch("explain", digits_run[0], os.fsdecode(place), "--out", tmp_path / "out")
+    assert (result.status, result.err) == (0, "")
+    (found,) = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
+    assert found["file"] == f"{tmp_path}/\\udcff.png"
+    for name in Pictures((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).files:
+        assert (tmp_path / "out" / name).is_file()
 
 
 def test_a_bad_image_is_named_and_the_others_explained(digits_run, tmp_path):

@@ -24,14 +24,16 @@ def dry_run(argv: list[str]) -> int:
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
+    from ..presets import is_preset
 
     if options["output"] is not None:
         check_file(options["output"])
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
+    name = f"the preset {options['model']}" if is_preset(options["model"]) else name_of(options["model"])
     with stoppable():
         model, processor = model_of(**options)
         try:
-            run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name_of(options["model"]))
+            run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name)
         except RuntimeError as error:  # of several kinds, on CPUs without a class of its own
             if "memory" not in str(error):
                 raise
@@ -63,15 +65,14 @@ def explain(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     from ..inspection.explaining import write_explanations
-    from ..layers_vit_scratch import height_width
 
-    size, skipped = options.pop("image_size"), []
+    skipped = []
 
     def say(sentence: str) -> None:
         skipped.append(sentence)
         print(f"vit-scratch explain: {sentence}", file=sys.stderr)
 
     with stoppable():
-        lines = write_explanations(**options, image_size=None if size is None else height_width(size), say=say)
+        lines = write_explanations(**options, say=say)
     print(*lines, sep="\n")
     return SOME_IMAGES_BAD if skipped else 0

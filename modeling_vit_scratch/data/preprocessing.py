@@ -36,8 +36,11 @@ def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
     normalised once, and looked up; other processors do all of it themselves.
 
     Raises:
-        ValueError: if the processor does not make images of one size.
+        ValueError: if the processor is not for RGB, or does not make images of one size.
     """
+    means = getattr(processor, "image_mean", None)
+    if getattr(processor, "do_normalize", False) and isinstance(means, list | tuple) and len(means) != len("RGB"):
+        raise ValueError(f"the image processor makes images of {len(means)} channels, and images are read in RGB.")
     resized = _resized(processor, images) if _rescales_and_normalises_last(processor) else []
     check_same_size(image.shape for image in resized)
     if not resized:

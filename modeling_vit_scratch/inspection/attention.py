@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Where a classifier's attention goes: attention rollout, as numbers and as a picture.
+"""Where a classifier's attention goes: attention rollout, and how far the heads look.
 
 Rollout follows the attention from what the head reads back through the blocks to the patches (Abnar and Zuidema 2020,
 "Quantifying Attention Flow in Transformers", arXiv 2005.00928, section 3). It says which patches were mixed into the
@@ -9,25 +9,16 @@ Shapes: B batch, C channels, H and W image height and width in pixels, N patches
 patches), D width, A attention heads.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..additions_vit_scratch import AttentionPooling
 from ..layers_vit_scratch import height_width
-
-COLOURS = "inferno"
-# How much of the colours there is where the map is lowest and highest; the rest is the image.
-LEAST_OPACITY, MOST_OPACITY = 0.35, 0.75
-# How bright the image is where the model does not see it.
-UNSEEN = 0.35
 
 
 class NoAttentionMapError(ValueError):
@@ -149,35 +140,3 @@ def attention_distance(attentions: Sequence[Tensor], grid_size: tuple[int, int],
         weights = of_patches / of_patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         far.append((weights * distances).sum(dim=-1).mean(dim=(0, 2)))  # (A,)
     return torch.stack(far)
-
-
-def overlay(
-    image: Image.Image, heatmap: Tensor | np.ndarray, area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-) -> Image.Image:
-    """Lay a map over an image, which becomes grey, in colours from black over red to yellow, opaque where it is high.
-
-    Args:
-        image: RGB.
-        heatmap: (rows, columns), any numbers: the lowest of them becomes black, the highest yellow, and numbers that
-            are all the same black.
-        area: (left, top, right, bottom) of the map as shares of the image's width and height; what lies outside is
-            darkened.
-
-    Returns:
-        An image of the size of `image`.
-    """
-    from matplotlib import colormaps  # takes a moment, and who wants the numbers does not need it
-
-    values = np.asarray(heatmap, dtype=np.float64)
-    values = ((values - values.min()) / (np.ptp(values) or 1.0)).astype(np.float32)
-    left, right = (round(share * image.width) for share in area[::2])
-    top, bottom = (round(share * image.height) for share in area[1::2])
-    smooth = Image.fromarray(values).resize((max(right - left, 1), max(bottom - top, 1)), Image.Resampling.BICUBIC)
-    strengths = Image.new("F", image.size, math.nan)
-    strengths.paste(smooth, (left, top))
-    strength = np.asarray(strengths).clip(0, 1)  # (height, width); bicubic interpolation overshoots
-    colours = colormaps[COLOURS](strength)[..., :3]  # (height, width, 3)
-    opacity = (LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * strength)[..., None]
-    pixels = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
-    mixed = np.where(np.isnan(opacity), UNSEEN * pixels, (1 - opacity) * pixels + opacity * colours)
-    return Image.fromarray((255 * mixed).round().astype(np.uint8))

@@ -25,6 +25,7 @@ from ..layers_vit_scratch import (
     PatchEmbedding,
     PositionalEncoding,
     TransformerEncoderBlock,
+    height_width,
 )
 from ..modeling_vit_scratch import HiddenState
 from .loading import evaluating
@@ -38,6 +39,8 @@ STEPS: dict[type[nn.Module], int] = {
     ClassificationHead: 5,
 }
 HEAD, WHOLE = 5, "VisionTransformer"
+CLASSIFIER = "ForImageClassification"  # in the names of their classes
+REFUSED = "a dry run is of a model that takes images alone."
 # What is added up of layers that are shown as one.
 SUMMED = ("parameters", "multiply_adds", "activation_bytes", "seconds")
 FLASH_ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -85,7 +88,10 @@ class DryRun:
         dtype: of the weights.
         layers: in the order of the pass.
         whole: the model as one layer.
-        multiply_adds_in_use: of a pass that computes only what the model's output needs.
+        in_use: the same of a pass as the model makes it when it is used or trained, where the last block computes
+            only what the head reads.
+        num_patches: of an image; 0 where nobody knows.
+        num_classes: whose logits come out, if it is a classifier.
         merges: whether its blocks merge patches.
     """
 
@@ -94,8 +100,10 @@ class DryRun:
     dtype: str
     layers: list[Layer]
     whole: Layer
-    multiply_adds_in_use: int
-    merges: bool = False
+    in_use: Layer
+    num_patches: int
+    num_classes: int | None
+    merges: bool
 
     def share(self, layer: Layer) -> float:
         """The layer's share of the time of the whole."""
@@ -121,38 +129,75 @@ def dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str = "") -> Dry
 
 
 def _dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str) -> DryRun:
-    pixel_values = pixel_values.to(model.device, model.dtype)
-    options = {"output_hidden_states": True} if model.config.model_type == "vit_scratch" else {}
+    if model.main_input_name != "pixel_values":
+        raise ValueError(f"a model of type {model.config.model_type} takes more than images, or others: {REFUSED}")
+    run = partial(model, pixel_values.to(model.device, model.dtype))
+    with _all_tokens(model):
+        measured = _measured(model, run, dict(_outline(model)))
+    whole, layers = measured.pop(""), _with_pooling(_nested(measured))
+    in_use = _measured(model, run, {"": model})[""] if getattr(model, "_only_pooled", False) else whole
+    if in_use.multiply_adds == whole.multiply_adds:
+        in_use = whole  # the head reads all tokens
+    if layers[-1].step == HEAD:
+        whole.name, whole.step = WHOLE, HEAD + 1
+    return DryRun(
+        model=name,
+        device=model.device.type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        layers=layers,
+        whole=whole,
+        in_use=in_use,
+        num_patches=_num_patches(model.config, whole.shape_in),
+        num_classes=whole.shape_out[-1] if CLASSIFIER in type(model).__name__ else None,
+        merges=any(getattr(model.base_model, "merging_schedule", ())),
+    )
 
-    def run(**others: Any) -> None:
-        model(pixel_values, **others)
 
-    modules = dict(_outline(model))
-    run_all = partial(run, **options)
-    shapes = _shapes(run_all, modules)
+def _num_patches(config: Any, images: tuple[int, ...]) -> int:
+    """Of an image of a batch (B, C, H, W), if a model cuts it into patches of one size."""
+    patch_size = getattr(config, "patch_size", None)
+    if not isinstance(patch_size, int | list | tuple):
+        return 0
+    height, width = height_width(patch_size)
+    return (images[2] // height) * (images[3] // width)
+
+
+@contextmanager
+def _all_tokens(model: Any) -> Iterator[None]:
+    """Let the last block of a classifier of ours compute all tokens, and not those alone that its head reads."""
+    if not getattr(model, "_only_pooled", False):
+        yield
+        return
+    model._only_pooled = False
+    try:
+        yield
+    finally:
+        del model._only_pooled  # the class says it again
+
+
+def _measured(model: PreTrainedModel, run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, Layer]:
+    """Those of some modules that do anything in a pass, with what they do."""
+    shapes = _shapes(run, modules)
     modules = {path: modules[path] for path in shapes}
-    operations, kept = _operations(run_all, model), _kept(run_all, modules, model)
-    seconds = _seconds(run_all, modules, model.device)
-    measured = {
+    operations, kept, seconds = (
+        _operations(run, model),
+        _kept(run, modules, model),
+        _seconds(run, modules, model.device),
+    )
+    return {
         path: Layer(
-            name=_name(modules[path]),
+            name=_name(module),
             path=path,
-            step=_step(modules[path]),
+            step=_step(module),
             shape_in=shapes[path][0],
             shape_out=shapes[path][1],
-            parameters=sum(item.numel() for item in modules[path].parameters()),
+            parameters=sum(item.numel() for item in module.parameters()),
             multiply_adds=operations.get(path, 0),
             activation_bytes=kept[path],
             seconds=seconds[path],
         )
-        for path in modules
+        for path, module in modules.items()
     }
-    whole, layers = measured.pop(""), _with_pooling(_nested(measured))
-    if layers[-1].step == HEAD:
-        whole.name, whole.step = WHOLE, HEAD + 1
-    merges = any(getattr(model.base_model, "merging_schedule", ()))
-    in_use = _operations(run, model)[""] if options else whole.multiply_adds
-    return DryRun(name, model.device.type, str(model.dtype).removeprefix("torch."), layers, whole, in_use, merges)
 
 
 # --- Which layers ----------------------------------------------------------------------------------------------------
@@ -251,15 +296,27 @@ def _hooked(
 
 
 def _tensor(values: Any) -> Tensor:
-    """The first tensor of what goes into a module or comes out of it."""
+    """The first tensor of what goes into a module or comes out of it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = next((tensor for tensor in _tensors(values) if tensor.ndim), None)  # a loss may come first
+    if found is None:
+        raise ValueError(f"a layer of the model takes or returns no tensor: {REFUSED}")
+    return found
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
     if isinstance(values, Tensor):
-        return values
-    items = values.values() if isinstance(values, dict) else values
-    return next(_tensor(item) for item in items if isinstance(item, Tensor | tuple | list | dict) and len(item))
+        yield values
+    elif isinstance(values, tuple | list | dict):
+        for item in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(item)
 
 
 def _shapes(
-    run: Callable[[], None], modules: dict[str, nn.Module]
+    run: Callable[[], Any], modules: dict[str, nn.Module]
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """What goes into each module and comes out, in the order in which they begin; without those that do nothing."""
     taken: dict[str, tuple[int, ...]] = {}
@@ -278,10 +335,10 @@ def _shapes(
     return {path: (taken[path], made[path]) for path in taken if path in made}
 
 
-def _operations(run: Callable[[], None], model: nn.Module) -> dict[str, int]:
+def _operations(run: Callable[[], Any], model: nn.Module) -> dict[str, int]:
     """The multiply-adds of every module, by torch's counter of operations, which sees those that the model runs."""
     counter = FlopCounterMode(display=False, custom_mapping={FLASH_ATTENTION_ON_CPU: _attention_operations})
-    with torch.inference_mode(), counter:
+    with torch.inference_mode(), _frozen(model), counter:
         run()
     root = type(model).__name__
     return {
@@ -291,13 +348,26 @@ def _operations(run: Callable[[], None], model: nn.Module) -> dict[str, int]:
     }
 
 
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient; to one that is the input of a module, the counter would hang a hook for it."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 def _attention_operations(query: Any, key: Any, value: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
     """Two operations for each number in the products of queries with keys and of their probabilities with values."""
     batch, heads, queries, width = query
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
 
-def _kept(run: Callable[[], None], modules: dict[str, nn.Module], model: nn.Module) -> dict[str, int]:
+def _kept(run: Callable[[], Any], modules: dict[str, nn.Module], model: nn.Module) -> dict[str, int]:
     """The bytes that autograd keeps of what each module computes, each piece of memory once, where it is kept first."""
     inside: list[str] = []
     kept = dict.fromkeys(modules, 0)
@@ -320,7 +390,7 @@ def _kept(run: Callable[[], None], modules: dict[str, nn.Module], model: nn.Modu
     return kept
 
 
-def _seconds(run: Callable[[], None], modules: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
+def _seconds(run: Callable[[], Any], modules: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
     """The time of every module in the pass that is the median of several."""
     passes: list[dict[str, float]] = []
 

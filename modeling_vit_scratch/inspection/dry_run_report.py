@@ -16,15 +16,18 @@ LEGEND = (
     "to none of them."
 )
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: 0.35rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; }
+th, td { padding: 0.35rem 0.5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
 small { color: #777; display: block; }
 tr.part td { color: #666; border-bottom: none; }
 tr.part td:nth-child(2) { padding-left: 1.8rem; }
 tr.whole td { font-weight: 600; border-top: 2px solid #222; }
-.bar { background: linear-gradient(to right, #cfe0f5 var(--share), transparent var(--share)); }
+.bar { min-width: 8rem; }
+.bar::before { content: ""; float: left; margin-top: 0.35em; height: 0.8em; width: calc(0.6 * var(--share));
+  background: #7ba7dd; }
 """
 
 
@@ -48,9 +51,6 @@ class Described:
     def __init__(self, run: DryRun, full: bool = False):
         self.run = run
         self.layers = run.layers if full else folded(run.layers)
-        first = run.layers[0].shape_out
-        self.num_patches = first[1] if len(first) == 3 else 0
-        self.num_classes = run.whole.shape_out[-1] if run.whole.step else None
 
     @property
     def title(self) -> str:
@@ -62,21 +62,25 @@ class Described:
     @property
     def notes(self) -> list[str]:
         """What to know of the numbers."""
-        in_use, whole = self.run.multiply_adds_in_use, self.run.whole.multiply_adds
+        in_use = self.run.in_use
         notes = [LEGEND]
         if self.run.merges:
             notes.append(
                 "Blocks merge patches, between their attention and the rest. After the last one each patch gets the "
                 "vector of the token that it is in, so that all tokens come back."
             )
-        if in_use == whole:
+        if in_use is self.run.whole:
             return notes
-        less = f"In use the last block computes only what the head reads: {count(in_use)} multiply-adds in all."
+        less = (
+            "In use and in training the last block computes only what the head reads; in all that takes "
+            f"{count(in_use.multiply_adds)} multiply-adds, {size(in_use.activation_bytes)} and "
+            f"{duration(in_use.seconds)}."
+        )
         return [*notes, less]
 
     def in_words(self, layer: Layer) -> str:
         """The shapes of a layer in words."""
-        ends = (words(shape, self.num_patches, self.num_classes) for shape in (layer.shape_in, layer.shape_out))
+        ends = (words(shape, self.run.num_patches, self.run.num_classes) for shape in (layer.shape_in, layer.shape_out))
         return " → ".join(ends)
 
     def cells(self, layer: Layer, is_part: bool = False) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ def count(number: int) -> str:
 
 def size(num_bytes: int) -> str:
     """Bytes as people read them."""
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB" if num_bytes else "–"
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB" if num_bytes else "–"
 
 
 def duration(seconds: float) -> str:
@@ -145,7 +149,7 @@ def as_json(run: DryRun, full: bool = False) -> str:
 
     head = {"model": run.model, "device": run.device, "dtype": run.dtype}
     body = {"layers": [record(layer) for layer in described.layers], "whole": record(run.whole)}
-    return json.dumps(head | body | {"multiply_adds_in_use": run.multiply_adds_in_use}, indent=2)
+    return json.dumps(head | body | {"in_use": record(run.in_use)}, indent=2)
 
 
 def as_html(run: DryRun, full: bool = False) -> str:
@@ -169,10 +173,10 @@ def as_html(run: DryRun, full: bool = False) -> str:
         [
             f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>',
             f"<style>{STYLE}</style>\n<h1>Dry run</h1>\n<p>{title}</p>",
-            f"<table>\n<tr>{head}</tr>",
+            f"<div><table>\n<tr>{head}</tr>",
             *rows,
             row(run.whole, "whole"),
-            "</table>",
+            "</table></div>",
             *(f"<p>{escape(note)}</p>" for note in described.notes),
             "</html>",
         ]

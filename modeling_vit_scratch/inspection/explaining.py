@@ -14,14 +14,18 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..card import name_of
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..folders import check_new_folder, new_folder
+from ..layers_vit_scratch import Size, height_width
+from ..prediction.classifier import probabilities
 from ..prediction.loading import load_checkpoint
 from ..prediction.sources import ImageSources
+from ..prediction.writing import printable
 from ..presets import preset_names
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
@@ -50,7 +54,7 @@ class Explanation:
         rollout: (rows, columns), attention rollout.
         relevance: (rows, columns), what speaks for the class.
         distance: (blocks, A), mean attention distance in pixels of the input.
-        hidden: what hiding the most relevant patches does.
+        occlusion: what hiding the most relevant patches does.
     """
 
     seen: Image.Image
@@ -62,7 +66,7 @@ class Explanation:
     rollout: Tensor
     relevance: Tensor
     distance: Tensor
-    hidden: Occlusion
+    occlusion: Occlusion
 
 
 def explain(
@@ -71,7 +75,7 @@ def explain(
     image: Any,
     *,
     label: str | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
 ) -> Explanation:
     """Look at a classifier's answer for an image, whatever its attention kernel, with token merging or without.
 
@@ -80,14 +84,15 @@ def explain(
         processor: its image processor.
         image: what `read_image` takes: a path, a PIL image, or a row of an image column.
         label: the class to explain; by default the most likely one.
-        image_size: (height, width) in pixels that the image is resized to, instead of what the processor does.
+        image_size: pixels that the image is resized to, one number or (height, width), instead of what the processor
+            does.
 
     Raises:
         ValueError: if the model is no classifier of this package, the label is none of it, or the image is bad.
     """
     check_classifier(model)
     with evaluating(model):
-        return _explain(model, processor, image, label, image_size)
+        return _explain(model, processor, image, label, None if image_size is None else height_width(image_size))
 
 
 def _explain(
@@ -100,28 +105,28 @@ def _explain(
     options: dict[str, Any] = {} if image_size is None else {"interpolate_pos_encoding": True}
     pixels = pixel_values(processor, [picture]).to(model.device, model.dtype)  # (1, C, H, W)
     _check_memory(model, (pixels.shape[2], pixels.shape[3]))
-    with torch.inference_mode():
-        probabilities = model(pixels, **options).logits[0].float().softmax(0)
-        with recorded_attention(model) as records:
-            outputs = model.vit(pixels, output_hidden_states=True, return_dict=True, **options)
     grid = model.vit.patch_embedding.grid_of(*pixels.shape[2:])
     num_patches = grid[0] * grid[1]
-    attentions = [record.of_patches(record.probabilities) for record in records]  # blocks x (1, A, T, T)
-    reading = reading_of(model, outputs.last_hidden_state, num_patches)[:, None, None].to(attentions[0].dtype)
-    read = torch.cat([(reading @ item)[..., 0, -num_patches:] for item in attentions])  # (blocks, A, N)
-    index = int(probabilities.argmax()) if label is None else _index_of(label, model.config.id2label)
+    with torch.no_grad():
+        scores = probabilities(model(pixels, **options).logits, model.config)[0]  # (K,)
+        with recorded_attention(model) as records:
+            outputs = model.vit(pixels, output_hidden_states=True, return_dict=True, **options)
+        attentions = [record.of_patches(record.probabilities) for record in records]  # blocks x (1, A, T, T)
+        reading = reading_of(model, outputs.last_hidden_state, num_patches)[:, None, None].to(attentions[0].dtype)
+        read = torch.cat([(reading @ item)[..., 0, -num_patches:] for item in attentions])  # (blocks, A, N)
+    index = int(scores.argmax()) if label is None else _index_of(label, model.config.id2label)
     relevance = relevance_map(model, pixels, [index], **options)
     return Explanation(
         seen=shown_input(processor, pixels[0]),
         area=seen_area(processor, picture.size),
         class_index=index,
         label=model.config.id2label[index],
-        probability=float(probabilities[index]),
+        probability=float(scores[index]),
         attention=read.unflatten(2, grid),
         rollout=attention_map(model, pixels, **options)[0],
         relevance=relevance[0],
         distance=attention_distance(attentions, grid, model.config.patch_size),
-        hidden=occlusion(model, pixels, relevance, index, **options),
+        occlusion=occlusion(model, pixels, relevance, index, **options),
     )
 
 
@@ -165,7 +170,7 @@ def write_explanations(
     output: str,
     *,
     label: str | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Size | None = None,
     token_merging: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -197,14 +202,14 @@ def write_explanations(
     model: Any = torch.nn.Module.to(loaded, "cuda" if torch.cuda.is_available() else "cpu")
     lines, found = [], []
     with new_folder(output) as folder:
-        for number in range(len(sources)):
-            name = sources.name(number)
+        for number in tqdm(range(len(sources)), unit="image", leave=False, disable=None if len(sources) > 1 else True):
+            name = printable(sources.name(number))
             try:
                 explanation = explain(model, processor, sources[number], label=label, image_size=image_size)
             except BadImageError as error:
                 say(f"skipped: {error}")
                 continue
-            place = folder / f"{number + 1:02} {Path(name).stem}"
+            place = folder / f"{number + 1:02}-{Path(name).stem}"
             _draw(explanation, read_image(sources[number]), model.vit.patch_embedding.patch_size, place)
             found.append((name, place.name, explanation))
             lines.append(f"{name}: {in_words(explanation)}")
@@ -220,17 +225,19 @@ def write_explanations(
 
 def in_words(explanation: Explanation) -> str:
     """The answer, and whether what is called relevant is."""
-    hidden, total = explanation.hidden, explanation.relevance.numel()
+    occlusion, total = explanation.occlusion, explanation.relevance.numel()
+    verdict = "more" if occlusion.costs_more_than_random else "no more"
     return (
-        f"{explanation.label}: {explanation.probability:.2%}; with the {hidden.number} most relevant of {total} "
-        f"patch{'es' * (total > 1)} hidden {hidden.important:.2%}, with as many random ones {hidden.random:.2%}"
+        f"{explanation.label}: {explanation.probability:.2%}; with the {occlusion.number} most relevant of {total} "
+        f"patch{'es' * (total > 1)} hidden {occlusion.important:.2%}, with as many random ones {occlusion.random:.2%}: "
+        f"what the map calls relevant matters {verdict} than the rest"
     )
 
 
 def _numbers(explanation: Explanation) -> dict[str, Any]:
     """An explanation as JSON holds it; its pictures lie beside."""
     values = {field.name: getattr(explanation, field.name) for field in dataclasses.fields(explanation)}
-    values["hidden"] = dataclasses.asdict(explanation.hidden)
+    values["occlusion"] = dataclasses.asdict(explanation.occlusion)
     del values["seen"]
     return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 

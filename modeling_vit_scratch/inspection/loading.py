@@ -3,10 +3,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -16,16 +19,18 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
+from .. import modeling_vit_scratch
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
 from ..layers_vit_scratch import height_width
 from ..prediction.loading import check_checkpoint, loading, set_token_merging
-from ..presets import preset_names, preset_path
+from ..presets import is_preset, preset_path
 
 # By the ends of the names of their classes; any other is a body.
 KINDS = {
     "ForImageClassification": AutoModelForImageClassification,
     "ForMaskedImageModeling": AutoModelForMaskedImageModeling,
+    "Backbone": AutoBackbone,
 }
 
 
@@ -41,29 +46,35 @@ def model_of(
     Raises:
         ValueError: if there is none by that name, or it cannot be loaded.
     """
-    is_preset = model in preset_names()
-    place = str(preset_path(model)) if is_preset else model
+    preset = is_preset(model)
+    place = str(preset_path(model)) if preset else model
     options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    if not is_preset:
+    if not preset:
         check_checkpoint(place, revision)
     elif revision is not None:
         raise ValueError(f"revision {revision} is of a model on the Hub, and {model} is a preset.")
     with loading(model):
         config = AutoConfig.from_pretrained(place, **options)
     set_token_merging(config, token_merging)
-    architecture = next(iter(config.architectures or ["ViTScratchForImageClassification"]))
-    kind = next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
     with loading(model):
-        loaded = (
-            kind.from_config(config)
-            if is_preset
-            else kind.from_pretrained(place, config=config, dtype=torch.float32, use_safetensors=True, **options)
-        )
+        if preset:
+            loaded: Any = modeling_vit_scratch.ViTScratchForImageClassification(config)
+        else:
+            loaded = _class_of(config).from_pretrained(
+                place, config=config, dtype=torch.float32, use_safetensors=True, **options
+            )
     try:
         processor = AutoImageProcessor.from_pretrained(place, **options)
     except (OSError, ValueError):
         processor = None  # random images need none
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+def _class_of(config: Any) -> Any:
+    """The class of a model that was saved: one of transformers itself by its name, others by what they are for."""
+    architecture = next(iter(config.architectures or []), "")
+    known = getattr(modeling_vit_scratch, architecture, None) or getattr(transformers, architecture, None)
+    return known or next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
 
 
 @contextmanager

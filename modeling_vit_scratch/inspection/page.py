@@ -19,7 +19,12 @@ PICTURES = (
     ("patches.png", "What the model sees, cut into patches.", False),
     ("rollout.png", "Attention rollout: what was mixed into the answer most, for it or against it.", False),
     ("relevance.png", "Relevance: what speaks for the class.", False),
-    ("attention.png", "The attention to the patches of what the head reads, by block and head.", True),
+    (
+        "attention.png",
+        "The attention to the patches of what the head reads, by block and head; each map goes from its own lowest "
+        "number (dark) to its highest (bright).",
+        True,
+    ),
     ("distance.png", "How far each head looks, by the depth of its block.", True),
 )
 

@@ -3,21 +3,32 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .attention import COLOURS, overlay
 from .inputs import readable_size
 
+COLOURS = "inferno"
+# How much of the colours there is where the map is lowest and highest; the rest is the image.
+LEAST_OPACITY, MOST_OPACITY = 0.35, 0.75
+# How bright the image is where the model does not see it.
+UNSEEN = 0.35
 # Pixels of the longer side of pictures of images.
 LEAST_SIDE, MOST_SIDE = 384, 1024
 # Positions whose similarity is shown, down and across at most.
 MOST_POSITIONS = 8
+# The gap between small pictures, as a share of their longer side; how many pixels that has at least; and the width of
+# a figure in inches, in which its title has room.
+GAP, LEAST_TILE, LEAST_WIDTH = 0.08, 32, 5.5
+# Above the highest point of a plot, as a share.
+MARGIN = 0.08
 LINE = (255, 255, 255)
 
 
@@ -35,6 +46,36 @@ def on_image(
     if area is None:
         return overlay(readable_size(seen, LEAST_SIDE, MOST_SIDE), heatmap.cpu())
     return overlay(readable_size(image, LEAST_SIDE, MOST_SIDE), heatmap.cpu(), area)
+
+
+def overlay(
+    image: Image.Image, heatmap: Tensor | np.ndarray, area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+) -> Image.Image:
+    """Lay a map over an image, which becomes grey, in colours from black over red to yellow, opaque where it is high.
+
+    Args:
+        image: RGB.
+        heatmap: (rows, columns), any numbers: the lowest of them becomes black, the highest yellow, and numbers that
+            are all the same black.
+        area: (left, top, right, bottom) of the map as shares of the image's width and height; what lies outside is
+            darkened.
+
+    Returns:
+        An image of the size of `image`.
+    """
+    values = np.asarray(heatmap, dtype=np.float64)
+    values = ((values - values.min()) / (np.ptp(values) or 1.0)).astype(np.float32)
+    left, right = (round(share * image.width) for share in area[::2])
+    top, bottom = (round(share * image.height) for share in area[1::2])
+    smooth = Image.fromarray(values).resize((max(right - left, 1), max(bottom - top, 1)), Image.Resampling.BICUBIC)
+    strengths = Image.new("F", image.size, math.nan)
+    strengths.paste(smooth, (left, top))
+    strength = np.asarray(strengths).clip(0, 1)  # (height, width); bicubic interpolation overshoots
+    colours = colormaps[COLOURS](strength)[..., :3]  # (height, width, 3)
+    opacity = (LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * strength)[..., None]
+    pixels = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
+    mixed = np.where(np.isnan(opacity), UNSEEN * pixels, (1 - opacity) * pixels + opacity * colours)
+    return Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
 def patch_grid(image: Image.Image, patch_size: tuple[int, int]) -> Image.Image:
@@ -62,7 +103,7 @@ def heatmaps(maps: Tensor, row_names: Sequence[str], column_names: Sequence[str]
         row_names, column_names: beside and above them.
         title: over all of them.
     """
-    return _tiles(maps.cpu().numpy(), row_names, column_names, title, {"cmap": COLOURS})
+    return _tiles(colormaps[COLOURS](_stretched(maps.cpu().numpy())), row_names, column_names, title)
 
 
 def similarities(maps: Tensor, title: str) -> Figure:
@@ -78,7 +119,10 @@ def similarities(maps: Tensor, title: str) -> Figure:
     ]
     tiles = np.stack([[maps[row * columns + column].cpu().numpy() for column in shown[1]] for row in shown[0]])
     down, across = ([str(place + 1) for place in places] for places in shown)
-    return _tiles(tiles, down, across, title, {"cmap": "viridis", "vmin": -1, "vmax": 1}, bar="cosine similarity")
+    scale = ScalarMappable(Normalize(tiles.min(), 1), "viridis")
+    figure = _tiles(scale.to_rgba(tiles.reshape(-1)).reshape(*tiles.shape, 4), down, across, title)
+    figure.colorbar(scale, ax=figure.axes, label="cosine similarity", shrink=0.8)
+    return figure
 
 
 def filters(components: Tensor, title: str) -> Figure:
@@ -91,42 +135,42 @@ def filters(components: Tensor, title: str) -> Figure:
     number, channels = components.shape[:2]
     across = min(number, math.ceil(math.sqrt(2 * number)))
     down = -(-number // across)
-    values = components.cpu().numpy()
-    values = values.transpose(0, 2, 3, 1) if channels == 3 else values.mean(axis=1)
-    lowest, highest = (bound(values.reshape(number, -1), axis=1) for bound in (np.min, np.max))
-    shape = (number,) + (1,) * (values.ndim - 1)
-    values = (values - lowest.reshape(shape)) / np.maximum(highest - lowest, 1e-12).reshape(shape)
-    padding = np.full((down * across - number, *values.shape[1:]), np.nan)
-    tiles = np.concatenate((values, padding)).reshape(down, across, *values.shape[1:])
-    return _tiles(tiles, [""] * down, [""] * across, title, {"cmap": "gray"})
+    values = components if channels == len("RGB") else components.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    colours = _stretched(values.cpu().numpy(), sides=3).transpose(0, 2, 3, 1)  # (number, height, width, 3)
+    opaque = np.concatenate((colours, np.ones_like(colours[..., :1])), axis=-1)
+    padding = np.zeros((down * across - number, *opaque.shape[1:]))
+    tiles = np.concatenate((opaque, padding)).reshape(down, across, *opaque.shape[1:])
+    return _tiles(tiles, [""] * down, [""] * across, title)
 
 
-def _tiles(
-    tiles: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], title: str, options: Any, bar: str = ""
-) -> Figure:
+def _stretched(values: np.ndarray, sides: int = 2) -> np.ndarray:
+    """Numbers from 0 to 1, from the lowest to the highest over the last sides of an array."""
+    axes = tuple(range(-sides, 0))
+    lowest, highest = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
+    return (values - lowest) / np.maximum(highest - lowest, 1e-12)
+
+
+def _tiles(tiles: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], title: str) -> Figure:
+    """Small pictures (rows, columns, height, width, 4) as one: axes for each of them would take seconds."""
     rows, columns, height, width = tiles.shape[:4]
+    scale = -(-LEAST_TILE // max(height, width))  # so that a gap may be thinner than a pixel of a tile
+    gap, height, width = max(1, round(GAP * scale * max(height, width))), scale * height, scale * width
+    canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * (height + gap), column * (width + gap)
+        tile = tiles[row, column].repeat(scale, axis=0).repeat(scale, axis=1)
+        canvas[top : top + height, left : left + width] = tile
     side = min(1.1, 16 / max(rows, columns))
-    figure = Figure(
-        figsize=(max(columns * side, 3) + 1, max(rows * side * height / width, 1.5) + 1), layout="constrained"
-    )
+    size = (max(columns * side, LEAST_WIDTH - 1) + 1, max(rows * side * height / width, 1.5) + 1)
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    drawn = None
-    for row in range(rows):
-        for column in range(columns):
-            axis = axes[row, column]
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if np.isnan(tiles[row, column]).all():
-                axis.axis("off")
-                continue
-            drawn = axis.imshow(tiles[row, column], **options)
-            if row == 0:
-                axis.set_title(column_names[column], fontsize=8)
-            if column == 0:
-                axis.set_ylabel(row_names[row], fontsize=8)
-    if bar and drawn is not None:
-        figure.colorbar(drawn, ax=axes, label=bar, shrink=0.8)
+    axes = figure.subplots()
+    axes.imshow(canvas, interpolation="nearest")
+    axes.xaxis.tick_top()
+    axes.set_xticks([column * (width + gap) + width / 2 for column in range(columns)], column_names, fontsize=8)
+    axes.set_yticks([row * (height + gap) + height / 2 for row in range(rows)], row_names, fontsize=8)
+    axes.tick_params(length=0)
+    axes.set_frame_on(False)
     return figure
 
 
@@ -141,9 +185,11 @@ def distances(far: Tensor, title: str) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for head in range(heads):
-        axes.plot(range(1, blocks + 1), far[:, head].cpu(), "o", markersize=4)
+        label = "a head" if head == 0 else None
+        axes.plot(range(1, blocks + 1), far[:, head].cpu(), "o", markersize=4, color="tab:blue", alpha=0.6, label=label)
     axes.plot(range(1, blocks + 1), far.mean(dim=1).cpu(), color="black", linewidth=1, label="mean of the heads")
-    axes.set(xlabel="block", ylabel="mean attention distance, pixels", title=title, ylim=(0, None))
+    top = float(far.max()) * (1 + MARGIN)
+    axes.set(xlabel="block", ylabel="mean attention distance, pixels", title=title, ylim=(0, top or None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..layers_vit_scratch import MultiHeadSelfAttention, eager_attention, height_width
 from ..merging_vit_scratch import MergedPatches, TokenMerging
+from ..prediction.classifier import probabilities
 from .attention import reading_of
 from .loading import evaluating
 
@@ -88,12 +89,16 @@ def relevance_map(model: Any, pixel_values: Tensor, classes: Sequence[int] | Non
         **options: of the forward pass, such as `interpolate_pos_encoding`.
 
     Raises:
-        ValueError: if the model is no classifier of this package, or a class none of it.
+        ValueError: if the model is no classifier of this package, or there is not one class of it for each image.
     """
     check_classifier(model)
+    if classes is not None and len(classes) != len(pixel_values):
+        raise ValueError(f"classes must be one for each of the {len(pixel_values)} images, got {list(classes)}.")
     if classes is not None and not all(0 <= index < model.config.num_labels for index in classes):
         raise ValueError(f"classes must be from 0 to {model.config.num_labels - 1}, got {list(classes)}.")
-    with evaluating(model), torch.enable_grad(), recorded_attention(model) as records:
+    # The gradient is to be there whatever is frozen, and wherever this is called.
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), recorded_attention(model) as records:
+        pixel_values = pixel_values.clone().requires_grad_()
         # With hidden states asked for, the last block computes all of its tokens.
         outputs = model.vit(pixel_values, output_hidden_states=True, return_dict=True, **options)
         logits = model.classification_head(outputs.pooler_output)  # (B, K)
@@ -123,6 +128,8 @@ def check_classifier(model: Any) -> None:
             f"only models of type vit_scratch can be explained, and this one is of type {kind}: "
             "`vit-scratch import` makes it one."
         )
+    if model.config.problem_type == "regression":
+        raise ValueError("the model predicts numbers (problem_type regression): there is no class to explain.")
     if not hasattr(model, "classification_head"):
         raise ValueError(f"{type(model).__name__} is no classifier: there is no class to explain.")
 
@@ -130,7 +137,7 @@ def check_classifier(model: Any) -> None:
 # --- Occlusion -------------------------------------------------------------------------------------------------------
 
 
-def hidden(pixel_values: Tensor, patches: Tensor, patch_size: int | tuple[int, int]) -> Tensor:
+def occluded(pixel_values: Tensor, patches: Tensor, patch_size: int | tuple[int, int]) -> Tensor:
     """Images with some patches grey: each gets the mean of the image's pixels, which says nothing of what was there.
 
     Args:
@@ -166,6 +173,11 @@ class Occlusion:
     important: float
     random: float
 
+    @property
+    def costs_more_than_random(self) -> bool:
+        """Whether hiding what is called important costs the class more than hiding random patches."""
+        return self.important < self.random
+
 
 @torch.inference_mode()
 def occlusion(
@@ -194,6 +206,6 @@ def occlusion(
     noise = torch.rand(draws, *importance.shape[1:], generator=random).to(importance.device)
     masks = torch.cat((torch.zeros_like(importance, dtype=torch.bool), most_important(importance, number)))
     masks = torch.cat((masks, most_important(noise, number)))  # (2 + draws, rows, columns)
-    images = hidden(pixel_values.expand(len(masks), -1, -1, -1), masks, model.config.patch_size)
-    scores = model(images, **options).logits.float().softmax(1)[:, class_index]
+    images = occluded(pixel_values.expand(len(masks), -1, -1, -1), masks, model.config.patch_size)
+    scores = probabilities(model(images, **options).logits, model.config)[:, class_index]
     return Occlusion(number, float(scores[0]), float(scores[1]), float(scores[2:].mean()))

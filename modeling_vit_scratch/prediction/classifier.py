@@ -174,11 +174,24 @@ class Classifier:
     def _top(self, pixels: Tensor, k: int) -> list[tuple[list[float], list[int]]]:
         """Probabilities and classes of the `k` most likely classes of each image of a batch (B, C, H, W)."""
         pixels = pixels.to(self.model.device, self.model.dtype, non_blocking=True)
-        scores, classes = self.model(pixels).logits.float().softmax(-1).topk(k)  # (B, k)
+        logits = self.model(pixels).logits
+        scores, classes = probabilities(logits, getattr(self.model, "config", None)).topk(k)  # (B, k)
         return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
     def _prediction(self, name: str, scores: list[float], classes: list[int]) -> Prediction:
         return Prediction(name, [self.label_names[index] for index in classes], scores)
+
+
+def probabilities(logits: Tensor, config: Any) -> Tensor:
+    """What a classifier's logits mean, as transformers' pipeline understands them: (B, K) -> (B, K).
+
+    Args:
+        logits: of images.
+        config: of the model. The classes exclude one another, unless its `problem_type` says that an image may have
+            several, or there is but one.
+    """
+    apart = getattr(config, "problem_type", None) == "multi_label_classification" or logits.shape[-1] == 1
+    return logits.float().sigmoid() if apart else logits.float().softmax(-1)
 
 
 class Prepared(NamedTuple):

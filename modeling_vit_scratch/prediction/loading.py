@@ -73,6 +73,8 @@ def load_checkpoint(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
             f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
         )
+    if model.config.problem_type == "regression":
+        raise ValueError(f"the checkpoint {checkpoint} predicts numbers (problem_type regression), not classes.")
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     model.eval()
     if precision == "int8":

@@ -68,6 +68,7 @@ class Int8Classifier(nn.Module):
     def __init__(self, model: PreTrainedModel, example: Tensor):
         super().__init__()
         check_installed("precision int8")
+        self.config = model.config
         self.image_shape = example.shape[1:]
         with tempfile.TemporaryDirectory() as folder:
             exact, file = Path(folder, "exact.onnx"), Path(folder, "int8.onnx")
