@@ -12,6 +12,7 @@ A attention heads, K labels.
 import copy
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -353,7 +354,13 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         pooled = self.pooler(x, attention_mask) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
 
-    def _check_inputs(self, pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask) -> tuple[int, int]:
+    def _check_inputs(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None,
+        interpolate_pos_encoding: bool,
+        attention_mask: Tensor | None,
+    ) -> tuple[int, int]:
         """Refuse shapes that the configuration does not fit; the (rows, columns) of patches otherwise."""
         if pixel_values is None:
             raise ValueError("pixel_values is missing: pass images of shape (batch, channels, height, width).")
@@ -411,7 +418,16 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
         return self.encoder[-1](x, attention_mask, kernel, num_queries=num_queries, **kwargs)
 
-    def _run_blocks(self, blocks, x, attention_mask, kernel, recorded, unpack=lambda x: x, **kwargs) -> Tensor:
+    def _run_blocks(
+        self,
+        blocks: nn.ModuleList,
+        x: Tensor,
+        attention_mask: Any,
+        kernel: Callable,
+        recorded: bool,
+        unpack: Callable[[Tensor], Tensor] = lambda x: x,
+        **kwargs,
+    ) -> Tensor:
         for block in blocks:
             before = x
             x = block(x, attention_mask, kernel, **kwargs)
@@ -419,7 +435,17 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
                 self.hidden_state(unpack(before), unpack(x), None)
         return x
 
-    def _encode_merging(self, x, patch_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs) -> Tensor:
+    def _encode_merging(
+        self,
+        x: Tensor,
+        patch_mask: Tensor | None,
+        kernel: Callable,
+        config: ViTScratchConfig,
+        num_queries: int | None,
+        recorded: bool,
+        maps_wanted: bool,
+        **kwargs,
+    ) -> Tensor:
         # The sizes of the tokens take the place of the mask: padding has size 0.
         patches = MergedPatches.none_yet(x, config.num_prefix_tokens, patch_mask)
         # A backbone may have fewer blocks than the schedule.

@@ -12,7 +12,7 @@ import torch
 from pictures import encoded, noise, oriented
 from PIL import Image
 from runs import refused, vit_scratch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from modeling_vit_scratch import ViTScratchModel
 from modeling_vit_scratch.data.images import BadImageError
@@ -72,6 +72,31 @@ def test_predictions_are_those_of_the_pipeline(checkpoint, digits, tmp_path):
     for item, expected in zip(predict(checkpoint, files, top_k=3), classify(files, top_k=3), strict=True):
         assert item.labels == [entry["label"] for entry in expected]
         assert item.scores == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
+
+
+def of_kind(checkpoint: str, problem_type: str, folder) -> str:
+    """The checkpoint with other words for what its logits mean."""
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = AutoConfig.from_pretrained(folder)
+    config.problem_type = problem_type
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_where_an_image_may_have_several_labels_each_has_its_own_probability(checkpoint, digits, tmp_path, precision):
+    several, image = of_kind(checkpoint, "multi_label_classification", tmp_path / "several"), str(digits[0] / "00.png")
+    (found,) = predict(several, [image], top_k=10, precision=precision)
+    (expected,) = pipeline("image-classification", model=several)([image], top_k=10)
+    assert found.labels[:3] == [entry["label"] for entry in expected[:3]]
+    tolerance = 1e-6 if precision == "fp32" else 0.05
+    assert found.scores == pytest.approx([entry["score"] for entry in expected], abs=tolerance)
+
+
+def test_numbers_are_no_classes(checkpoint, digits, tmp_path):
+    numbers = of_kind(checkpoint, "regression", tmp_path / "numbers")
+    line = refused("predict", numbers, digits[0] / "00.png")
+    assert line.endswith(f"the checkpoint {numbers} predicts numbers (problem_type regression), not classes.")
 
 
 def test_it_finds_most_digits(checkpoint, digits):

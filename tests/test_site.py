@@ -46,6 +46,10 @@ def test_each_public_name_has_a_page_of_its_docstring(site, module, name):
     assert first in text.replace("&gt;", ">").replace("&#39;", "'").replace("&amp;", "&")
 
 
+def test_a_page_says_what_the_letters_of_shapes_stand_for(site):
+    assert "D embedding dimension" in page(site, "reference/PatchEmbedding")
+
+
 def test_the_readme_is_the_first_page_and_its_links_lead_to_pages(site):
     text = page(site, ".")
     assert 'href="walkthrough/"' in text

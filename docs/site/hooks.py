@@ -49,15 +49,30 @@ def in_python() -> dict[str, str]:
     return {name: f"modeling_vit_scratch.{module}" for module, names in IN_PYTHON.items() for name in names}
 
 
+STYLE = """
+.wy-nav-content { max-width: 1200px; }
+.wy-table-responsive table td, .wy-table-responsive table th { white-space: normal; font-size: 85%; padding: 6px 8px; }
+"""
+
+
+def legend(module: str) -> str:
+    """What the letters of shapes stand for in a module, as its docstring says; nothing if it has none."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return next((part for part in docstring.split("\n\n") if part.startswith("Shapes:")), "")
+
+
 def on_files(files: Files, config) -> Files:
     """Add the pages that are made of what is in the repository anyway."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "index.md", content=readme.replace("](docs/", "](")))
+    files.append(File.generated(config, "style.css", content=STYLE))
     text = "# Reference\n\nMade of the docstrings.\n"
     for title, names in (("The model", public_names()), ("What the verbs do, in Python", in_python())):
         text += f"\n## {title}\n\n"
         for name, module in names.items():
-            files.append(File.generated(config, f"reference/{name}.md", content=f"::: {module}.{name}\n"))
+            content = f"::: {module}.{name}\n\n{legend(module)}\n"
+            files.append(File.generated(config, f"reference/{name}.md", content=content))
             text += f"- [{name}]({name}.md), in `{module}`\n"
     files.append(File.generated(config, "reference/index.md", content=text))
     return files
