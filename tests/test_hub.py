@@ -542,3 +542,15 @@ def test_what_was_published_is_used_from_the_hub_with_the_package_and_without(hu
     assert said[0] == f"transformers_modules {printed}"
     expected = vit_scratch("predict", digits_run[0], digits_run[0] / "sample.png").lines[0].split("\t")[1]
     assert said[1].startswith(f"[{{'label': '{expected.split()[0]}', ")
+
+
+def test_what_is_on_the_hub_is_looked_into_by_its_name(hub, ada, digits_run, tmp_path):
+    assert vit_scratch("push", digits_run[0], "pets", "--revision=draft").status == 0
+    seen = vit_scratch("dry-run", "ada/pets", "--revision=draft")
+    assert seen.status == 0, seen.err
+    assert seen.lines[0].startswith("ada/pets on 1 image of 8x8 pixels")
+    flags = ("--revision=draft", "--out", tmp_path / "out")
+    explained = vit_scratch("explain", "ada/pets", digits_run[0] / "sample.png", *flags)
+    assert explained.status == 0, explained.err
+    assert (tmp_path / "out" / "index.html").is_file()
+    assert "there is no folder ada/none, and the Hub's ada/none" in refused("dry-run", "ada/none")
