@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -180,6 +181,22 @@ for file in {list(map(str, files))}:
     exec({loader_of(folder)!r}.replace("photo.jpg", file))
 """
     assert_as_predicted(run_alone(sys.executable, program, folder), digits_run[0], files)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_where_an_image_may_have_several_labels_each_has_its_own_score(
+    digits_run, tmp_path, format, monkeypatch, capsys
+):
+    several = tmp_path / "several"
+    shutil.copytree(digits_run[0], several, ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = ViTScratchConfig.from_pretrained(several)
+    config.problem_type = "multi_label_classification"
+    config.save_pretrained(several)
+    assert vit_scratch("export", several, tmp_path / "out", f"--format={format}").status == 0
+    monkeypatch.chdir(tmp_path / "out")
+    image = several / "sample.png"
+    exec(loader_of(tmp_path / "out").replace("photo.jpg", str(image)), {})
+    assert_as_predicted(capsys.readouterr().out, several, [image])
 
 
 def test_it_is_a_few_lines(onnx_folder):

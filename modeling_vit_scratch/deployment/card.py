@@ -30,6 +30,7 @@ class Facts:
         source: its name for others.
         what: kind and size of the model.
         input_shape, output_shape: of the file.
+        exclusive: whether an image has one of the classes, and not several.
         images: which it takes.
         preprocessing: how they are prepared.
         checked: how far it is from torch.
@@ -44,6 +45,7 @@ class Facts:
     what: str
     input_shape: str
     output_shape: str
+    exclusive: bool
     images: str
     preprocessing: str
     checked: str

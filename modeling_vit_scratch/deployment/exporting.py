@@ -18,6 +18,7 @@ from ..checkpoints.preprocessing import size_of_images
 from ..folders import check_new_folder, new_folder
 from ..hub import without_scheme
 from ..layers_vit_scratch import height_width
+from ..prediction.classifier import classes_exclude_each_other
 from ..prediction.loading import load_checkpoint
 from ..tracing.int8 import quantize
 from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
@@ -131,6 +132,7 @@ def export_classifier(
             what=f"an image classifier of type {model.config.model_type} with {model.num_parameters():,} parameters",
             input_shape=" x ".join(map(str, ("batch", *subject.image_shape))),
             output_shape=f"batch x {len(label_names)}",
+            exclusive=classes_exclude_each_other(model.config, len(label_names)),
             images=subject.images,
             preprocessing=describe(processor),
             checked=checked,

@@ -175,7 +175,7 @@ class Classifier:
         """Probabilities and classes of the `k` most likely classes of each image of a batch (B, C, H, W)."""
         pixels = pixels.to(self.model.device, self.model.dtype, non_blocking=True)
         logits = self.model(pixels).logits
-        scores, classes = probabilities(logits, getattr(self.model, "config", None)).topk(k)  # (B, k)
+        scores, classes = probabilities(logits, self.model.config).topk(k)  # (B, k)
         return list(zip(scores.tolist(), classes.tolist(), strict=True))
 
     def _prediction(self, name: str, scores: list[float], classes: list[int]) -> Prediction:
@@ -187,11 +187,15 @@ def probabilities(logits: Tensor, config: Any) -> Tensor:
 
     Args:
         logits: of images.
-        config: of the model. The classes exclude one another, unless its `problem_type` says that an image may have
-            several, or there is but one.
+        config: of the model.
     """
-    apart = getattr(config, "problem_type", None) == "multi_label_classification" or logits.shape[-1] == 1
-    return logits.float().sigmoid() if apart else logits.float().softmax(-1)
+    exclusive = classes_exclude_each_other(config, logits.shape[-1])
+    return logits.float().softmax(-1) if exclusive else logits.float().sigmoid()
+
+
+def classes_exclude_each_other(config: Any, num_labels: int) -> bool:
+    """Whether an image has one of the classes, unless `problem_type` says that it may have several, or there is one."""
+    return num_labels > 1 and config.problem_type != "multi_label_classification"
 
 
 class Prepared(NamedTuple):
