@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..additions_vit_scratch import Pooler
@@ -46,6 +46,8 @@ SUMMED = ("parameters", "multiply_adds", "activation_bytes", "seconds")
 FLASH_ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 # Passes whose times are measured; those of the median one count, so that shares belong together.
 TIMED_PASSES = 5
+# And one each for shapes, operations and memory.
+PASSES = TIMED_PASSES + 3
 
 
 @dataclass
@@ -131,11 +133,18 @@ def dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str = "") -> Dry
 def _dry_run(model: PreTrainedModel, pixel_values: Tensor, name: str) -> DryRun:
     if model.main_input_name != "pixel_values":
         raise ValueError(f"a model of type {model.config.model_type} takes more than images, or others: {REFUSED}")
-    run = partial(model, pixel_values.to(model.device, model.dtype))
-    with _all_tokens(model):
-        measured = _measured(model, run, dict(_outline(model)))
+    pixel_values = pixel_values.to(model.device, model.dtype)
+    only_pooled = getattr(model, "_only_pooled", False)
+    with tqdm(total=PASSES * (1 + only_pooled), unit="pass", leave=False, disable=None, delay=1) as bar:
+
+        def run() -> None:
+            model(pixel_values)
+            bar.update()
+
+        with _all_tokens(model):
+            measured = _measured(model, run, dict(_outline(model)))
+        in_use = _measured(model, run, {"": model})[""] if only_pooled else measured[""]
     whole, layers = measured.pop(""), _with_pooling(_nested(measured))
-    in_use = _measured(model, run, {"": model})[""] if getattr(model, "_only_pooled", False) else whole
     if in_use.multiply_adds == whole.multiply_adds:
         in_use = whole  # the head reads all tokens
     if layers[-1].step == HEAD:
@@ -175,7 +184,7 @@ def _all_tokens(model: Any) -> Iterator[None]:
         del model._only_pooled  # the class says it again
 
 
-def _measured(model: PreTrainedModel, run: Callable[[], Any], modules: dict[str, nn.Module]) -> dict[str, Layer]:
+def _measured(model: PreTrainedModel, run: Callable[[], None], modules: dict[str, nn.Module]) -> dict[str, Layer]:
     """Those of some modules that do anything in a pass, with what they do."""
     shapes = _shapes(run, modules)
     modules = {path: modules[path] for path in shapes}
@@ -316,7 +325,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _shapes(
-    run: Callable[[], Any], modules: dict[str, nn.Module]
+    run: Callable[[], None], modules: dict[str, nn.Module]
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """What goes into each module and comes out, in the order in which they begin; without those that do nothing."""
     taken: dict[str, tuple[int, ...]] = {}
@@ -335,7 +344,7 @@ def _shapes(
     return {path: (taken[path], made[path]) for path in taken if path in made}
 
 
-def _operations(run: Callable[[], Any], model: nn.Module) -> dict[str, int]:
+def _operations(run: Callable[[], None], model: nn.Module) -> dict[str, int]:
     """The multiply-adds of every module, by torch's counter of operations, which sees those that the model runs."""
     counter = FlopCounterMode(display=False, custom_mapping={FLASH_ATTENTION_ON_CPU: _attention_operations})
     with torch.inference_mode(), _frozen(model), counter:
@@ -367,7 +376,7 @@ def _attention_operations(query: Any, key: Any, value: Any, *args: Any, out_shap
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
 
-def _kept(run: Callable[[], Any], modules: dict[str, nn.Module], model: nn.Module) -> dict[str, int]:
+def _kept(run: Callable[[], None], modules: dict[str, nn.Module], model: nn.Module) -> dict[str, int]:
     """The bytes that autograd keeps of what each module computes, each piece of memory once, where it is kept first."""
     inside: list[str] = []
     kept = dict.fromkeys(modules, 0)
@@ -390,7 +399,7 @@ def _kept(run: Callable[[], Any], modules: dict[str, nn.Module], model: nn.Modul
     return kept
 
 
-def _seconds(run: Callable[[], Any], modules: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
+def _seconds(run: Callable[[], None], modules: dict[str, nn.Module], device: torch.device) -> dict[str, float]:
     """The time of every module in the pass that is the median of several."""
     passes: list[dict[str, float]] = []
 
