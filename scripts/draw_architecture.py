@@ -83,7 +83,7 @@ def boxes() -> list[Box]:
         folder("data", 2.6, 5.3, 3.0, 2.8, "images → batches"),
         folder("training", 6.2, 5.3, 3.4, 2.8, "recipe, batches, model → checkpoint"),
         Box(10.2, 5.7, 2.0, 2.0, "checkpoint", "weights,\nconfiguration,\nimage processor,\ncode, card, recipe", WORLD),
-        folder("prediction", 12.9, 7.1, 3.1, 1.2, "what is on images"),
+        folder("prediction", 12.9, 7.0, 3.1, 1.35, "what is on images"),
         folder("evaluation", 12.9, 5.8, 3.1, 1.1, "how often that is right"),
         folder("inspection", 12.9, 3.9, 3.1, 1.7, "what happens inside"),
         folder("demo", 12.9, 2.6, 3.1, 1.1, "a page in the browser"),
@@ -124,7 +124,7 @@ def draw() -> Figure:
         arrow = {"arrowstyle": "-|>", "color": LINE, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", flow.points[-1], flow.points[-2], arrowprops=arrow)
         (x, y), (next_x, _) = flow.points[1:3] if len(flow.points) > 2 else flow.points
-        axes.text(x + LABELLED * (next_x - x), y + 0.05, flow.what, ha="center", va="bottom", fontsize=10, color=LINE)
+        axes.text(x + LABELLED * (next_x - x), y + 0.05, flow.what, ha="center", va="bottom", fontsize=8.5, color=LINE)
     axes.set(xlim=(-0.1, 16.1), ylim=(-0.1, 9.6))
     axes.set_axis_off()
     return figure

@@ -18,6 +18,8 @@ from transformers import (
     AutoModelForImageClassification,
     BertConfig,
     BertModel,
+    Data2VecVisionConfig,
+    Data2VecVisionForImageClassification,
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
     ViTConfig,
@@ -267,6 +269,15 @@ def test_the_words_for_transformers_models_are_true(tmp_path):
     run = json.loads(as_json(dry_run(ViTForImageClassification(ViTConfig(**sizes)), images(1, 3, 32, 32))))
     assert run["layers"][0]["shapes_in_words"].endswith("→ (batch, tokens, width)")  # 16 patches and [CLS]
     assert run["whole"]["shapes_in_words"].endswith("→ (batch, classes)")
+
+
+@pytest.mark.parametrize("bias", ["use_relative_position_bias", "use_shared_relative_position_bias"])
+def test_layers_that_take_no_tensor_are_left_out_and_nothing_is_spoilt(bias):
+    sizes = {name: value for name, value in SMALL.items() if name != "num_labels"}
+    model = Data2VecVisionForImageClassification(Data2VecVisionConfig(**sizes, **{bias: True}))
+    run = dry_run(model, images(1, 3, 32, 32))
+    assert run.whole.parameters == model.num_parameters()
+    model.train()(images(2, 3, 32, 32)).logits.sum().backward()  # of what it keeps between passes
 
 
 def test_a_model_that_takes_more_than_images_is_refused(tmp_path):

@@ -23,8 +23,9 @@ from modeling_vit_scratch.data.preprocessing import pixel_values
 from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
-from modeling_vit_scratch.inspection.pictures import patch_grid
+from modeling_vit_scratch.inspection.pictures import heatmaps, patch_grid
 from modeling_vit_scratch.inspection.relevance import (
+    Occlusion,
     most_important,
     occluded,
     occlusion,
@@ -85,6 +86,29 @@ def test_the_most_likely_class_is_explained_unless_another_is_asked_for():
 def test_there_is_one_class_for_each_image():
     with pytest.raises(ValueError, match=r"classes must be one for each of the 2 images, got \[3\]"):
         relevance_map(small(), images(2, 3, 24, 32), [3])
+
+
+@pytest.mark.parametrize(
+    ("important", "random", "spread", "verdict"),
+    [
+        (0.5, 0.9, 0.1, "more"),
+        (0.95, 0.7, 0.1, "less"),
+        (0.85, 0.9, 0.1, "as much"),
+        (0.9, 0.90000007, 0.0, "as much"),
+    ],
+    ids=["more", "less", "within the spread", "rounding"],
+)
+def test_a_map_means_something_if_it_differs_more_than_chance_does(important, random, spread, verdict):
+    assert Occlusion(3, 0.9, important, random, spread).verdict == verdict
+
+
+def test_the_spread_is_that_of_the_draws():
+    model, pixels = small(), images(1, 3, 24, 32)
+    found = occlusion(model, pixels, torch.rand(1, 3, 4), 0, share=0.25, draws=50)
+    assert 0 < found.spread < 0.1
+    whole = occlusion(model, pixels, torch.rand(1, 3, 4), 0, share=1.0)  # all patches, whichever are drawn
+    assert whole.spread == pytest.approx(0, abs=1e-6)
+    assert whole.verdict == "as much"
 
 
 def test_what_is_frozen_is_explained_and_stays_frozen():
@@ -310,6 +334,38 @@ def test_classes_that_do_not_exclude_one_another_have_probabilities_of_their_own
         explain(model, processor, noise((20, 30)))
 
 
+def test_a_model_of_one_patch_and_one_without_classes(tmp_path):
+    processor = ViTImageProcessorPil(size={"height": 8, "width": 8})
+    one = small(image_size=8)
+    one.save_pretrained(tmp_path / "one")
+    processor.save_pretrained(tmp_path / "one")
+    noise((9, 8)).save(tmp_path / "image.png")
+    result = vit_scratch("explain", tmp_path / "one", tmp_path / "image.png", "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "with the 1 most relevant of 1 patch hidden" in result.out
+    assert "as much as others" in result.out
+    with pytest.raises(ValueError, match="the model has no classes"):
+        explain(small(image_size=8, num_labels=0), processor, noise((9, 8)))
+
+
+def test_half_precision_and_training_mode_are_no_hindrance():
+    model, processor = small().bfloat16(), ViTImageProcessorPil(size={"height": 24, "width": 32})
+    found = explain(model, processor, noise((20, 30)))
+    assert {found.attention.dtype, found.relevance.dtype, found.rollout.dtype} == {torch.float32}
+    trained, pixels = small(patch_dropout=0.5), images(1, 3, 24, 32)
+    expected = attention_map(trained, pixels)
+    assert torch.equal(attention_map(trained.train(), pixels), expected)
+    assert trained.training
+
+
+def test_maps_have_the_proportions_of_the_patches():
+    figure = heatmaps(torch.rand(2, 3, 4, 4), ["1", "2"], ["1", "2", "3"], "title", (4, 8))
+    height, width = figure.axes[0].images[0].get_array().shape[:2]
+    assert 2.9 < width / height < 3.1  # 3 maps of 4 x 8 pixels a patch side by side, 2 one below the other
+    tall = heatmaps(torch.rand(6, 3, 32, 1), [""] * 6, [""] * 3, "title")
+    assert max(tall.get_size_inches()) <= 17
+
+
 def test_a_model_of_other_images_than_rgb_is_refused():
     processor = ViTImageProcessorPil(size={"height": 24, "width": 32}, image_mean=[0.5], image_std=[0.5])
     with pytest.raises(ValueError, match="makes images of 1 channels, and images are read in RGB"):
@@ -337,12 +393,12 @@ def test_the_folder_has_pictures_numbers_and_a_page_of_all(digits_run, tmp_path)
     assert written == f"written    {tmp_path / 'out'}: open index.html in a browser"
     pattern = (
         r": \d: \d+\.\d\d%; with the 3 most relevant of 16 patches hidden (\d+\.\d\d)%, with as many random ones "
-        r"(\d+\.\d\d)%: what the map calls relevant matters (more|no more) than the rest"
+        r"(\d+\.\d\d)%: what the map calls relevant matters (more than|less than|as much as) others"
     )
     for line in said:
         found = re.search(pattern, line)
         assert found, line
-        assert (float(found[1]) < float(found[2])) == (found[3] == "more")
+        assert found[3] == "as much as" or (float(found[1]) < float(found[2])) == (found[3] == "more than")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     pictures = Pictures(page).files
     assert len(pictures) == 2 * 5 + 2

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ..additions_vit_scratch import AttentionPooling
 from ..layers_vit_scratch import height_width
+from .loading import evaluating
 
 
 class NoAttentionMapError(ValueError):
@@ -71,7 +72,8 @@ def attention_map(model: Any, pixel_values: Tensor, **options: Any) -> Tensor:
     kind = f"There is no attention map of a model of type {model.config.model_type}"
     if not all(hasattr(model.config, name) for name in ("patch_size", "num_attention_heads")):
         raise NoAttentionMapError(f"{kind}: it has no patches that attend to one another.")
-    outputs = model.base_model(pixel_values, output_attentions=True, return_dict=True, **options)
+    with evaluating(model):
+        outputs = model.base_model(pixel_values, output_attentions=True, return_dict=True, **options)
     attentions: Sequence[Any] = outputs.attentions or (None,)
     if any(probabilities is None for probabilities in attentions):
         raise NoAttentionMapError(f"{kind}: it does not return its attention.")

@@ -304,16 +304,9 @@ def _hooked(
         yield
 
 
-def _tensor(values: Any) -> Tensor:
-    """The first tensor of what goes into a module or comes out of it.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    found = next((tensor for tensor in _tensors(values) if tensor.ndim), None)  # a loss may come first
-    if found is None:
-        raise ValueError(f"a layer of the model takes or returns no tensor: {REFUSED}")
-    return found
+def _tensor(values: Any) -> Tensor | None:
+    """The first tensor of what goes into a module or comes out of it, if there is one."""
+    return next((tensor for tensor in _tensors(values) if tensor.ndim), None)  # a loss may come first
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -332,14 +325,16 @@ def _shapes(
     made: dict[str, tuple[int, ...]] = {}
 
     def before(path: str, inputs: tuple[Any, ...]) -> None:
-        taken.setdefault(path, tuple(_tensor(inputs).shape))
+        tensor = _tensor(inputs)
+        if tensor is not None:
+            taken.setdefault(path, tuple(tensor.shape))
 
     def after(path: str, inputs: tuple[Any, ...], output: Any) -> None:
         result = _tensor(output)
-        if not any(result is item for item in inputs):
+        if result is not None and not any(result is item for item in inputs):
             made[path] = tuple(result.shape)
 
-    with torch.inference_mode(), _hooked(modules, before, after):
+    with torch.no_grad(), _hooked(modules, before, after):
         run()
     return {path: (taken[path], made[path]) for path in taken if path in made}
 
@@ -347,7 +342,7 @@ def _shapes(
 def _operations(run: Callable[[], None], model: nn.Module) -> dict[str, int]:
     """The multiply-adds of every module, by torch's counter of operations, which sees those that the model runs."""
     counter = FlopCounterMode(display=False, custom_mapping={FLASH_ATTENTION_ON_CPU: _attention_operations})
-    with torch.inference_mode(), _frozen(model), counter:
+    with torch.no_grad(), _frozen(model), counter:
         run()
     root = type(model).__name__
     return {
@@ -414,7 +409,7 @@ def _seconds(run: Callable[[], None], modules: dict[str, nn.Module], device: tor
     def after(path: str, inputs: tuple[Any, ...], output: Any) -> None:
         passes[-1][path] += now()
 
-    with torch.inference_mode(), _hooked(modules, before, after):
+    with torch.no_grad(), _hooked(modules, before, after):
         for _ in range(TIMED_PASSES):
             passes.append({})
             run()

@@ -45,7 +45,7 @@ def position_similarity(model: PreTrainedModel) -> Tensor | None:
         like = body_of(model).patch_embedding.projection.weight.float()
         positions = encoding.sincos2d(encoding.grid_size, like)[0]
     positions = F.normalize(positions, dim=1)  # (N, D)
-    return (positions @ positions.T).unflatten(1, encoding.grid_size)
+    return (positions @ positions.T).clamp(-1, 1).unflatten(1, encoding.grid_size)
 
 
 def body_of(model: PreTrainedModel) -> Any:

@@ -122,7 +122,7 @@ def _explain(
         class_index=index,
         label=model.config.id2label[index],
         probability=float(scores[index]),
-        attention=read.unflatten(2, grid),
+        attention=read.unflatten(2, grid).float(),
         rollout=attention_map(model, pixels, **options)[0],
         relevance=relevance[0],
         distance=attention_distance(attentions, grid, model.config.patch_size),
@@ -200,7 +200,7 @@ def write_explanations(
     )
     check_classifier(loaded)
     model: Any = torch.nn.Module.to(loaded, "cuda" if torch.cuda.is_available() else "cpu")
-    lines, found = [], []
+    lines, found, digits = [], [], max(2, len(str(len(sources))))
     with new_folder(output) as folder:
         for number in tqdm(range(len(sources)), unit="image", leave=False, disable=None if len(sources) > 1 else True):
             name = printable(sources.name(number))
@@ -209,10 +209,10 @@ def write_explanations(
             except BadImageError as error:
                 say(f"skipped: {error}")
                 continue
-            place = folder / f"{number + 1:02}-{Path(name).stem}"
+            place = folder / f"{number + 1:0{digits}}-{Path(name).stem}"
             _draw(explanation, read_image(sources[number]), model.vit.patch_embedding.patch_size, place)
             found.append((name, place.name, explanation))
-            lines.append(f"{name}: {in_words(explanation)}")
+            lines.append(f"{' '.join(name.split())}: {in_words(explanation)}")
         if not found:
             raise ValueError(f"none of the images of {', '.join(images)} can be read.")
         of_model = _draw_model(model, folder)
@@ -226,11 +226,11 @@ def write_explanations(
 def in_words(explanation: Explanation) -> str:
     """The answer, and whether what is called relevant is."""
     occlusion, total = explanation.occlusion, explanation.relevance.numel()
-    verdict = "more" if occlusion.costs_more_than_random else "no more"
+    verdict = {"more": "more than", "less": "less than", "as much": "as much as"}[occlusion.verdict]
     return (
         f"{explanation.label}: {explanation.probability:.2%}; with the {occlusion.number} most relevant of {total} "
         f"patch{'es' * (total > 1)} hidden {occlusion.important:.2%}, with as many random ones {occlusion.random:.2%}: "
-        f"what the map calls relevant matters {verdict} than the rest"
+        f"what the map calls relevant matters {verdict} others"
     )
 
 
@@ -253,9 +253,8 @@ def _draw(explanation: Explanation, image: Image.Image, patch_size: tuple[int, i
     rows, columns = (
         [f"{kind} {number + 1}" for number in range(count)] for kind, count in (("block", blocks), ("head", heads))
     )
-    heatmaps(explanation.attention, rows, columns, "Attention of what the head reads to the patches").savefig(
-        place / "attention.png", dpi=100
-    )
+    title = "Attention of what the head reads to the patches"
+    heatmaps(explanation.attention, rows, columns, title, patch_size).savefig(place / "attention.png", dpi=100)
     distances(explanation.distance, "How far the heads look").savefig(place / "distance.png", dpi=100)
 
 
@@ -267,6 +266,7 @@ def _draw_model(model: Any, folder: Path) -> list[tuple[str, str]]:
     shown = [(FILTERS, "The filters of the patch embedding, as principal components, those that vary most first.")]
     alike = position_similarity(model)
     if alike is not None:
-        similarities(alike, "How alike the positions are").savefig(folder / POSITIONS, dpi=100)
+        patch_size = model.vit.patch_embedding.patch_size
+        similarities(alike, "How alike the positions are", patch_size).savefig(folder / POSITIONS, dpi=100)
         shown.append((POSITIONS, "For positions in the image, how alike theirs is to all others."))
     return shown

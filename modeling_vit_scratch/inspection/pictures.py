@@ -27,6 +27,10 @@ MOST_POSITIONS = 8
 # The gap between small pictures, as a share of their longer side; how many pixels that has at least; and the width of
 # a figure in inches, in which its title has room.
 GAP, LEAST_TILE, LEAST_WIDTH = 0.08, 32, 5.5
+# And its longer side at most.
+MOST_INCHES = 16
+# Cosines from here on have colours at least.
+MOST_ALIKE = 0.9
 # Above the highest point of a plot, as a share.
 MARGIN = 0.08
 LINE = (255, 255, 255)
@@ -95,32 +99,41 @@ def patch_grid(image: Image.Image, patch_size: tuple[int, int]) -> Image.Image:
     return shown
 
 
-def heatmaps(maps: Tensor, row_names: Sequence[str], column_names: Sequence[str], title: str) -> Figure:
+def heatmaps(
+    maps: Tensor,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    title: str,
+    patch_size: tuple[int, int] = (1, 1),
+) -> Figure:
     """Small maps in rows and columns, each in colours from its lowest to its highest number.
 
     Args:
         maps: (rows, columns, height, width) of any numbers.
         row_names, column_names: beside and above them.
         title: over all of them.
+        patch_size: (height, width), for the proportions of a cell.
     """
-    return _tiles(colormaps[COLOURS](_stretched(maps.cpu().numpy())), row_names, column_names, title)
+    return _tiles(colormaps[COLOURS](_stretched(maps.cpu().numpy())), row_names, column_names, title, patch_size)
 
 
-def similarities(maps: Tensor, title: str) -> Figure:
+def similarities(maps: Tensor, title: str, patch_size: tuple[int, int] = (1, 1)) -> Figure:
     """How alike positions are, a map for each of at most 8 x 8 of them, at its place: (N, rows, columns) of cosines.
 
     Args:
         maps: for each position its similarity to all.
         title: over all of them.
+        patch_size: (height, width), for the proportions of a cell.
     """
     rows, columns = maps.shape[1:]
     shown = [
         np.linspace(0, side - 1, min(side, MOST_POSITIONS)).round().astype(int).tolist() for side in (rows, columns)
     ]
     tiles = np.stack([[maps[row * columns + column].cpu().numpy() for column in shown[1]] for row in shown[0]])
-    down, across = ([str(place + 1) for place in places] for places in shown)
-    scale = ScalarMappable(Normalize(tiles.min(), 1), "viridis")
-    figure = _tiles(scale.to_rgba(tiles.reshape(-1)).reshape(*tiles.shape, 4), down, across, title)
+    down = [f"row {place + 1}" for place in shown[0]]
+    across = [f"column {place + 1}" for place in shown[1]]
+    scale = ScalarMappable(Normalize(min(float(tiles.min()), MOST_ALIKE), 1), "viridis")
+    figure = _tiles(scale.to_rgba(tiles.reshape(-1)).reshape(*tiles.shape, 4), down, across, title, patch_size)
     figure.colorbar(scale, ax=figure.axes, label="cosine similarity", shrink=0.8)
     return figure
 
@@ -150,18 +163,27 @@ def _stretched(values: np.ndarray, sides: int = 2) -> np.ndarray:
     return (values - lowest) / np.maximum(highest - lowest, 1e-12)
 
 
-def _tiles(tiles: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], title: str) -> Figure:
+def _tiles(
+    tiles: np.ndarray,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    title: str,
+    cell: tuple[int, int] = (1, 1),
+) -> Figure:
     """Small pictures (rows, columns, height, width, 4) as one: axes for each of them would take seconds."""
     rows, columns, height, width = tiles.shape[:4]
-    scale = -(-LEAST_TILE // max(height, width))  # so that a gap may be thinner than a pixel of a tile
-    gap, height, width = max(1, round(GAP * scale * max(height, width))), scale * height, scale * width
+    down, across = (side // math.gcd(*cell) for side in cell)
+    scale = -(-LEAST_TILE // max(down * height, across * width))  # so that a gap may be thinner than a cell
+    down, across = scale * down, scale * across
+    height, width = down * height, across * width
+    gap = max(1, round(GAP * max(height, width)))
     canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
     for row, column in np.ndindex(rows, columns):
         top, left = row * (height + gap), column * (width + gap)
-        tile = tiles[row, column].repeat(scale, axis=0).repeat(scale, axis=1)
+        tile = tiles[row, column].repeat(down, axis=0).repeat(across, axis=1)
         canvas[top : top + height, left : left + width] = tile
-    side = min(1.1, 16 / max(rows, columns))
-    size = (max(columns * side, LEAST_WIDTH - 1) + 1, max(rows * side * height / width, 1.5) + 1)
+    inches = min(1.1 * columns / canvas.shape[1], *(MOST_INCHES / side for side in canvas.shape[:2]))
+    size = (max(canvas.shape[1] * inches, LEAST_WIDTH - 1) + 1, max(canvas.shape[0] * inches, 1.5) + 1)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots()
@@ -190,6 +212,7 @@ def distances(far: Tensor, title: str) -> Figure:
     axes.plot(range(1, blocks + 1), far.mean(dim=1).cpu(), color="black", linewidth=1, label="mean of the heads")
     top = float(far.max()) * (1 + MARGIN)
     axes.set(xlabel="block", ylabel="mean attention distance, pixels", title=title, ylim=(0, top or None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, blocks + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()
     return figure

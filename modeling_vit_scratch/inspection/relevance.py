@@ -20,6 +20,9 @@ from ..prediction.classifier import probabilities
 from .attention import reading_of
 from .loading import evaluating
 
+# Of probabilities, which are shown in hundredths of a percent.
+LEAST_DIFFERENCE = 1e-4
+
 
 @dataclass
 class Recorded:
@@ -130,6 +133,8 @@ def check_classifier(model: Any) -> None:
         )
     if model.config.problem_type == "regression":
         raise ValueError("the model predicts numbers (problem_type regression): there is no class to explain.")
+    if hasattr(model, "classification_head") and not model.config.num_labels:
+        raise ValueError("the model has no classes: there is nothing to explain.")
     if not hasattr(model, "classification_head"):
         raise ValueError(f"{type(model).__name__} is no classifier: there is no class to explain.")
 
@@ -166,17 +171,23 @@ class Occlusion:
         whole: with none hidden.
         important: with the most important ones hidden.
         random: with as many random ones hidden, the mean of some draws.
+        spread: the standard deviation of these draws.
     """
 
     number: int
     whole: float
     important: float
     random: float
+    spread: float
 
     @property
-    def costs_more_than_random(self) -> bool:
-        """Whether hiding what is called important costs the class more than hiding random patches."""
-        return self.important < self.random
+    def verdict(self) -> str:
+        """How much what is called important matters, beside random patches: "more", "less" or "as much".
+
+        It matters more or less if hiding it is further from hiding random patches than these are from one another.
+        """
+        difference, least = self.random - self.important, max(self.spread, LEAST_DIFFERENCE)
+        return "as much" if abs(difference) <= least else "more" if difference > 0 else "less"
 
 
 @torch.inference_mode()
@@ -208,4 +219,5 @@ def occlusion(
     masks = torch.cat((masks, most_important(noise, number)))  # (2 + draws, rows, columns)
     images = occluded(pixel_values.expand(len(masks), -1, -1, -1), masks, model.config.patch_size)
     scores = probabilities(model(images, **options).logits, model.config)[:, class_index]
-    return Occlusion(number, float(scores[0]), float(scores[1]), float(scores[2:].mean()))
+    whole, important, draws_of_it = float(scores[0]), float(scores[1]), scores[2:]
+    return Occlusion(number, whole, important, float(draws_of_it.mean()), float(draws_of_it.std(correction=0)))
