@@ -427,12 +427,31 @@ def test_an_import_that_fails_in_the_middle_leaves_nothing(step, interruption, o
 
 
 @pytest.mark.skipif(os.name != "posix", reason="schedulers of POSIX send this signal")
-def test_an_import_that_is_asked_to_end_leaves_nothing(ours, tmp_path, monkeypatch):
-    monkeypatch.setattr(porting, "write_import_card", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
-    before, handler = contents(tmp_path), signal.getsignal(signal.SIGTERM)
-    assert vit_scratch("import", ours, tmp_path / "new" / "out").status == 128 + signal.SIGTERM
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])  # of a scheduler, and of a terminal that is closed
+def test_an_import_that_is_asked_to_end_leaves_nothing(ours, tmp_path, monkeypatch, name):
+    number = getattr(signal, name)
+    monkeypatch.setattr(porting, "write_import_card", lambda *arguments: os.kill(os.getpid(), number))
+    before, handler = contents(tmp_path), signal.getsignal(number)
+    assert vit_scratch("import", ours, tmp_path / "new" / "out").status == 128 + number
     assert contents(tmp_path) == before
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert signal.getsignal(number) == handler
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this signal is of POSIX")
+def test_what_is_not_to_end_with_its_terminal_does_not(ours, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        write = porting.write_import_card
+
+        def hang_up(*arguments):
+            os.kill(os.getpid(), signal.SIGHUP)
+            write(*arguments)
+
+        monkeypatch.setattr(porting, "write_import_card", hang_up)
+        assert vit_scratch("import", ours, tmp_path / "out").status == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 KILLED_IN_THE_MIDDLE = """
