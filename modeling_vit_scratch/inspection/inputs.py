@@ -38,8 +38,8 @@ def seen_area(processor: Any, size: tuple[int, int]) -> tuple[float, float, floa
         size: (width, height) in pixels.
 
     Returns:
-        (left, top, right, bottom) as shares of width and height, below 0 and above 1 where the processor pads; None if
-        it does more than to resize and crop.
+        (left, top, right, bottom) as shares of width and height; None if it does more than to resize and crop, as to
+        pad.
     """
     width, height = size
     if getattr(processor, "do_resize", False):  # shares do not depend on the size then, but it can be too small to tell
