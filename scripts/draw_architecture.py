@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 PACKAGE = Path(__file__).resolve().parents[1] / "modeling_vit_scratch"
 # Where the picture says which files it shows, so that a test sees whether it is of today's.
 FILES = "Description"
-TRAVELS, SHARED = "*_vit_scratch.py", "[a-z]*.py"
+TRAVELS = "*_vit_scratch.py"
 OURS, WORLD, LINE = "#eef3fb", "#fbf3da", "#35507a"
 # That fit into a unit of width.
 CHARACTERS = 10.5

@@ -26,6 +26,7 @@ ORDER = (
     ("commands",),
     ("cli",),
 )
+OWN = "modeling_vit_scratch."
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 
 
@@ -39,7 +40,11 @@ def imports(file: Path) -> set[str]:
     folder = file.parent.relative_to(PACKAGE).parts
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.Import):
+            found |= {name.name.removeprefix(OWN) for name in node.names if name.name.startswith(OWN)}
+        elif isinstance(node, ast.ImportFrom) and not node.level and f"{node.module}.".startswith(OWN):
+            found |= {node.module.removeprefix(OWN)}
+        elif isinstance(node, ast.ImportFrom) and node.level:
             base = ".".join([*folder[: len(folder) + 1 - node.level], *filter(None, [node.module])])
             found |= {base} if base else {alias.name for alias in node.names}
     return found - {"__version__"}

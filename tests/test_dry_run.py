@@ -264,6 +264,17 @@ def test_the_model_that_runs_is_the_one_that_was_saved(tmp_path):
         assert (whole["name"], whole["parameters"]) == (type(model).__name__, model.num_parameters())
 
 
+@pytest.mark.parametrize("name", ["set_seed", "AutoTokenizer", "BertModel", "RagRetriever", "nn", "Unknown", 7])
+def test_a_name_in_a_checkpoint_opens_nothing_but_a_model_of_its_configuration(tmp_path, name):
+    sizes = {name: value for name, value in SMALL.items() if name != "num_labels"}
+    place = saved(ViTForImageClassification(ViTConfig(**sizes)), tmp_path / "vit")
+    config = json.loads((tmp_path / "vit" / "config.json").read_text())
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+    result = vit_scratch("dry-run", place, "--format=json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["whole"]["name"] == "ViTModel"
+
+
 def test_the_words_for_transformers_models_are_true(tmp_path):
     sizes = {name: value for name, value in SMALL.items() if name != "num_labels"}
     run = json.loads(as_json(dry_run(ViTForImageClassification(ViTConfig(**sizes)), images(1, 3, 32, 32))))

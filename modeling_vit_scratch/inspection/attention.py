@@ -45,7 +45,7 @@ def attention_rollout(attentions: Sequence[Tensor], reading: Tensor) -> Tensor:
     return reading
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def attention_map(model: Any, pixel_values: Tensor, **options: Any) -> Tensor:
     """The rollout on the patches of the images: (B, C, H, W) -> (B, rows, columns).
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoBackbone,
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForMaskedImageModeling,
@@ -23,7 +22,7 @@ from .. import modeling_vit_scratch
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
 from ..layers_vit_scratch import height_width
-from ..prediction.loading import check_checkpoint, loading, set_token_merging
+from ..prediction.loading import check_checkpoint, load_processor, loading, set_token_merging
 from ..presets import is_preset, preset_path
 
 # By the ends of the names of their classes; any other is a body.
@@ -64,17 +63,23 @@ def model_of(
                 place, config=config, dtype=torch.float32, use_safetensors=True, **options
             )
     try:
-        processor = AutoImageProcessor.from_pretrained(place, **options)
-    except (OSError, ValueError):
+        processor = load_processor(place, **options)
+    except ValueError:
         processor = None  # random images need none
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
 
 
 def _class_of(config: Any) -> Any:
-    """The class of a model that was saved: one of transformers itself by its name, others by what they are for."""
-    architecture = next(iter(config.architectures or []), "")
-    known = getattr(modeling_vit_scratch, architecture, None) or getattr(transformers, architecture, None)
-    return known or next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
+    """The class of a model that was saved: one of transformers itself by its name, others by what they are for.
+
+    The name stands in the files of the checkpoint, so it counts only if it is that of a model with this configuration.
+    """
+    architecture = str(next(iter(config.architectures or []), ""))
+    for module in (modeling_vit_scratch, transformers):
+        found = getattr(module, architecture, None)
+        if isinstance(found, type) and issubclass(found, PreTrainedModel) and found.config_class is type(config):
+            return found
+    return next((kind for end, kind in KINDS.items() if architecture.endswith(end)), AutoModel)
 
 
 @contextmanager

@@ -131,12 +131,12 @@ def check_classifier(model: Any) -> None:
             f"only models of type vit_scratch can be explained, and this one is of type {kind}: "
             "`vit-scratch import` makes it one."
         )
-    if model.config.problem_type == "regression":
-        raise ValueError("the model predicts numbers (problem_type regression): there is no class to explain.")
-    if hasattr(model, "classification_head") and not model.config.num_labels:
-        raise ValueError("the model has no classes: there is nothing to explain.")
     if not hasattr(model, "classification_head"):
         raise ValueError(f"{type(model).__name__} is no classifier: there is no class to explain.")
+    if not model.config.num_labels:
+        raise ValueError("the model has no classes: there is nothing to explain.")
+    if model.config.problem_type == "regression":
+        raise ValueError("the model predicts numbers (problem_type regression): there is no class to explain.")
 
 
 # --- Occlusion -------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class ViTTrainer(Trainer):
         self.add_callback(report)
         self.add_callback(_AfterStep(self))
 
-    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # no True
+    def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # True is no name
         """Train as transformers does.
 
         Raises:
