@@ -21,6 +21,7 @@ from .hub import is_hub_id, without_scheme
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
 from .publishing_vit_scratch import LICENSE_TERMS
+from .text import for_markdown
 
 
 def write_import_card(
@@ -59,12 +60,12 @@ def write_import_card(
         metadata,
         template_path=str(shipped_path("model_card.md")),
         **architecture(name, model, processor),
-        origin=f"imported from {markdown(name_of(without_scheme(source)))}, a checkpoint of {lineage}",
+        origin=f"imported from {for_markdown(name_of(without_scheme(source)))}, a checkpoint of {lineage}",
         vit_scratch_version=__version__,
         sample="photo.jpg",
         labels=named_labels(model.config.id2label) if classifies else [],
         classifies=classifies,
-        notes=[markdown(note) for note in notes],
+        notes=[for_markdown(note) for note in notes],
     )
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
@@ -99,7 +100,7 @@ def metadata_of(source: str | Path) -> dict[str, Any]:
 def named_labels(id2label: dict[Any, str]) -> list[str]:
     """The labels in the order of the logits, unless they are the names that transformers makes up."""
     names = [label for _, label in sorted(id2label.items())]
-    return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else [markdown(name) for name in names]
+    return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else [for_markdown(name) for name in names]
 
 
 def architecture(name: str, model: PreTrainedModel, processor: BaseImageProcessor) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def architecture(name: str, model: PreTrainedModel, processor: BaseImageProcesso
     config = model.config
     height, width = height_width(config.image_size)
     return {
-        "model_name": markdown(name),
+        "model_name": for_markdown(name),
         "num_hidden_layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "num_parameters": f"{model.num_parameters():,}",
@@ -147,8 +148,3 @@ def name_of(value: str) -> str:
         return path.resolve().name
     is_place = path.is_absolute() or value.startswith(("~", ".")) or glob.has_magic(value)
     return path.name if is_place else value
-
-
-def markdown(text: str) -> str:
-    """A name as Markdown that shows it as it is, on one line, in a table, too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))

@@ -18,7 +18,7 @@ ORDER = (
     ("configuration", "layers"),
     ("initialization", "packing"),
     ("modeling",),
-    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption"),
+    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
     ("card", "checkpoints", "data", "tracing"),
     ("porting", "prediction"),
     ("evaluation", "inspection"),

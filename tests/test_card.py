@@ -16,8 +16,9 @@ from runs import SMALL, classes_of_pictures, vit_scratch
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.card import describe, markdown, name_of
+from modeling_vit_scratch.card import describe, name_of
 from modeling_vit_scratch.presets import preset_names, preset_path
+from modeling_vit_scratch.text import for_markdown
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.card import FinishedRun, card_metadata, data_sentence
 
@@ -195,7 +196,7 @@ def test_names_with_markup_are_shown_as_they_are(train, tmp_path):
     ],
 )
 def test_markdown(text, expected):
-    assert markdown(text) == expected
+    assert for_markdown(text) == expected
 
 
 # What nobody else needs to know

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ..machine import keep_freed_memory
+from ..text import for_terminal
 from .parsing import SOME_IMAGES_BAD, Parser, add_batch_size, add_checkpoint_flags, add_speed, positive, stoppable
 
 
@@ -45,7 +46,7 @@ def _print_predictions(options: dict[str, Any]) -> int:
     for item in classifier.predict(**options):
         if isinstance(item, classifier.Prediction):
             ranked = zip(item.labels, item.scores, strict=True)
-            print(on_one_line(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+            print(for_terminal(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
         else:
             status = SOME_IMAGES_BAD
             print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
@@ -68,8 +69,3 @@ def _write_predictions(options: dict[str, Any]) -> int:
     skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
     print(f"{written.predicted:,} images written to {options['output']}{skipped}")
     return SOME_IMAGES_BAD if written.bad else 0
-
-
-def on_one_line(name: str) -> str:
-    """A file name as it is shown: what would break the line, and bytes that are no text, as Python spells them."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)

@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..card import markdown, name_of
+from ..card import name_of
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..inspection.attention import NoAttentionMapError, attention_map
@@ -25,6 +25,7 @@ from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
 from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
 from ..prediction.writing import write_predictions
+from ..text import for_markdown
 
 # Classes that are shown of an image, and written to the CSV of many.
 TOP = 5
@@ -128,7 +129,7 @@ def _told_apart(names: list[str]) -> list[str]:
 
 
 def _message(sentences: Sequence[str] = ()) -> Any:
-    text = "\n\n".join(markdown(sentence) for sentence in sentences)
+    text = "\n\n".join(for_markdown(sentence) for sentence in sentences)
     return gr.Markdown(text, visible=bool(text))
 
 
@@ -143,12 +144,12 @@ def build_page(answers: Answers, examples: Sequence[str]) -> gr.Blocks:
         answers: what it shows.
         examples: image files to try it with.
     """
-    names = [markdown(name) for name in answers.classifier.label_names[:MOST_NAMED]]
+    names = [for_markdown(name) for name in answers.classifier.label_names[:MOST_NAMED]]
     more = len(answers.classifier.label_names) - len(names)
     classes = ", ".join(names) + (f" and {more:,} more" if more else "")
     head = f"An image classifier that tells apart **{len(answers.classifier.label_names):,} classes**: {classes}."
     with gr.Blocks(title=answers.title, analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as page:
-        gr.Markdown(f"# {markdown(answers.title)}\n\n{head}")
+        gr.Markdown(f"# {for_markdown(answers.title)}\n\n{head}")
         with gr.Tab("One image"):
             _one_image(answers, examples)
         with gr.Tab("Many images"):

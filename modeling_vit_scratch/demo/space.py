@@ -13,10 +13,11 @@ from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..card import license_of, markdown
+from ..card import license_of
 from ..folders import check_new_folder, new_folder
 from ..hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
 from ..presets import PACKAGE, shipped_path
+from ..text import for_markdown
 from .page import example_files, load_answers
 
 APP = '''"""The page of an image classifier, written by `vit-scratch demo --space`.
@@ -157,6 +158,6 @@ def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (
-        f"---\n{metadata.to_yaml()}\n---\n\n# {markdown(title)}\n\n"
+        f"---\n{metadata.to_yaml()}\n---\n\n# {for_markdown(title)}\n\n"
         f"An image classifier to try out: {what}, with its attention laid over the image.\n"
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from .. import __version__
-from ..card import markdown, metadata_of, named_labels
+from ..card import metadata_of, named_labels
 from ..hub import is_hub_id
+from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 KINDS = {
@@ -73,8 +74,8 @@ def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) ->
         template_path=str(TEMPLATE),
         **{name: value for name, value in vars(facts).items() if name != "source"},
         is_int8=facts.format == "onnx-int8",
-        model_name=markdown(name),
-        source=markdown(facts.source),
+        model_name=for_markdown(name),
+        source=for_markdown(facts.source),
         kind=KINDS[facts.format],
         is_onnx=is_onnx,
         packages=f"{'ONNX Runtime' if is_onnx else 'torch'}, Pillow and NumPy alone",

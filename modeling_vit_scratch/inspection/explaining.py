@@ -25,8 +25,8 @@ from ..layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
 from ..prediction.loading import load_checkpoint
 from ..prediction.sources import ImageSources
-from ..prediction.writing import printable
 from ..presets import preset_names
+from ..text import for_table
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
 from .inputs import seen_area, shown_input
@@ -203,7 +203,7 @@ def write_explanations(
     lines, found, digits = [], [], max(2, len(str(len(sources))))
     with new_folder(output) as folder:
         for number in tqdm(range(len(sources)), unit="image", leave=False, disable=None if len(sources) > 1 else True):
-            name = printable(sources.name(number))
+            name = for_table(sources.name(number))
             try:
                 explanation = explain(model, processor, sources[number], label=label, image_size=image_size)
             except BadImageError as error:

@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from ..data.images import BadImageError
 from ..locking import locked
+from ..text import for_table
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources
-from .writing import check_output, printable, write_predictions
+from .writing import check_output, write_predictions
 
 # Images of a part, rounded up to whole batches.
 PART_SIZE = 1024
@@ -206,7 +207,7 @@ class Parts:
         lines = []
         for index, item in zip(self.images(number), results, strict=True):
             what = {"error": str(item)} if isinstance(item, BadImageError) else {"l": item.labels, "s": item.scores}
-            lines.append(json.dumps({"file": printable(sources.name(index)), **what}) + "\n")
+            lines.append(json.dumps({"file": for_table(sources.name(index)), **what}) + "\n")
         if not (self.folder / PLAN).is_file():
             self._write(self.folder / PLAN, json.dumps(self.plan))
         self._write(self._file(number), "".join(lines))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..folders import check_file
+from ..text import for_table
 from .classifier import Prediction
 
 # Predictions that are in memory at once.
@@ -53,11 +54,6 @@ def check_output(path: str) -> None:
     check_file(path)
 
 
-def printable(name: str) -> str:
-    """A file name whose bytes are no UTF-8, with these written as `\\udcff` is; any other as it is."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
     """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
 
@@ -70,7 +66,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
 
     def table(items: list[Prediction]) -> pd.DataFrame:
         rows = [
-            {"file": printable(item.file), "rank": rank, "label": label, "score": score}
+            {"file": for_table(item.file), "rank": rank, "label": label, "score": score}
             for item in items
             for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
         ]

@@ -14,11 +14,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import architecture, base_model_of, markdown, name_of
+from ..card import architecture, base_model_of, name_of
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
 from ..hub import is_hub_id
 from ..presets import is_preset, shipped_path
+from ..text import for_markdown
 from .report import clock
 
 # Names by which the Hub knows our metrics.
@@ -78,7 +79,7 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         origin=_origin(run),
         sample="sample.png",
         has_adapter=bool(run.adapter),
-        labels=[markdown(label) for label in run.label_names],
+        labels=[for_markdown(label) for label in run.label_names],
         classifies=run.classifies,
         verb="train" if run.classifies else "pretrain",
         data=data_sentence(run.recipe),
@@ -143,7 +144,7 @@ def _origin(run: FinishedRun) -> str:
     verb = "trained" if run.classifies else "pre-trained"
     if is_preset(run.recipe["model"]):
         return f"{verb} with vit-scratch"
-    source = markdown(name_of(run.recipe["model"]))
+    source = for_markdown(name_of(run.recipe["model"]))
     more = ", a checkpoint that is not published with it" if _starts_from_a_folder(run.recipe) else ""
     return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {source}{more}"
 
@@ -152,7 +153,7 @@ def data_sentence(recipe: dict[str, Any]) -> str:
     """Where the images came from, for a person."""
     if recipe["data"] == "digits":
         return "Scikit-learn's handwritten digits: 1,797 grey scans of 8x8 pixels, ten classes (`load_digits`)."
-    name = markdown(name_of(recipe["data"]))
+    name = for_markdown(name_of(recipe["data"]))
     return f"{name}; splits that the data itself does not have were drawn from its train split."
 
 
@@ -160,7 +161,7 @@ def _per_class(results: SplitResults | None) -> list[ClassScores]:
     if results is None:
         return []
     rows = per_class_report(results.logits, results.labels, results.label_names)
-    return [row._replace(label=markdown(row.label)) for row in rows]
+    return [row._replace(label=for_markdown(row.label)) for row in rows]
 
 
 def _hardware(run: FinishedRun) -> str:
