@@ -1,10 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The command line, called in this process, and what the tests ask about the folders that it leaves."""
 
-import gc
 import hashlib
 import io
-import multiprocessing
 import os
 import runpy
 import signal
@@ -14,13 +12,13 @@ import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import datasets
 import huggingface_hub
 import numpy as np
 import torch
 import transformers
+from forks import FORKS, Result, as_a_program
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -59,18 +57,6 @@ RUN = {
 }
 
 
-class Result(NamedTuple):
-    """What a command gave back."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
 def vit_scratch(*arguments: object) -> Result:
     """Run a command as the console script does, but in this process."""
     out, err = io.StringIO(), io.StringIO()
@@ -93,16 +79,12 @@ def _libraries_as_they_were():
     datasets.enable_progress_bars()
 
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["modeling_vit_scratch.training.classification", "modeling_vit_scratch.cli", "kornia.augmentation"]
-)
 # Code for a run whose picture nobody looks at: it is drawn for people, and would take more time than a short training.
 NO_PICTURE = "from modeling_vit_scratch.training import run_folder; run_folder.draw_training = lambda *arguments: None"
 
 
 class Run:
-    """A command in a process of its own, which can be killed: forked from one that has imported all it needs.
+    """A command in a process of its own, which can be killed: forked from one that has imported the libraries.
 
     Args:
         arguments: of the command.
@@ -146,12 +128,7 @@ class Service(Run):
 
 
 def _run_alone(arguments: list[str], before: str, script: str | None, out: str, err: str) -> None:
-    gc.freeze()  # what was imported is there to stay: looking for garbage among it takes a third of a second each time
-    os.setsid()  # a signal to its group is not one to the tests
-    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
-    for number, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  # to the end
+    as_a_program(out, err)
     exec(before, {})
     if script is None:
         sys.exit(main(arguments))

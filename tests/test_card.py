@@ -5,11 +5,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
+from forks import python
 from huggingface_hub import ModelCard
 from pictures import noise
 from runs import SMALL, classes_of_pictures, vit_scratch
@@ -259,14 +258,12 @@ def test_the_snippet_runs_where_the_package_is_not(digits_run, tmp_path):
     folder = shutil.copytree(digits_run[0], tmp_path / "downloaded", ignore=shutil.ignore_patterns("checkpoint-*"))
     code = snippet(folder)
     assert 'model=".", trust_remote_code=True' in code
-    blocked = f"import sys; sys.path.pop(0); sys.modules['modeling_vit_scratch'] = None\n{code}"
+    blocked = f"import sys; sys.modules['modeling_vit_scratch'] = None\n{code}"
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    process = subprocess.run(
-        [sys.executable, "-c", blocked], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr
+    process = python(blocked, environment=environment, cwd=folder)
+    assert process.status == 0, process.err
     printed = vit_scratch("predict", folder, folder / "sample.png", "--top_k=1").out.split("\t")[1]
-    label = re.search(r"\[\{'label': '(\d)'", process.stdout) or re.search(r"'label': '(\d)'", process.stdout)
+    label = re.search(r"\[\{'label': '(\d)'", process.out) or re.search(r"'label': '(\d)'", process.out)
     assert label[1] == printed.split()[0]
 
 

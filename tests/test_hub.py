@@ -8,12 +8,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forks import python
 from huggingface_hub import HfApi, ModelCard
 from pictures import noise
 from runs import CODE, SMALL, Run, classes_of_pictures, refused, vit_scratch
@@ -506,14 +505,13 @@ assert best["label"] == model.config.id2label[logits.argmax().item()]
 print(type(model).__module__.split(".")[0], best["label"], f"{best['score']:.2%}")
 """
 PREDICT = "from modeling_vit_scratch.cli import main\nmain(['predict', name, picture])\n"
-WITHOUT_PACKAGE = "import sys; sys.path.pop(0); sys.modules['modeling_vit_scratch'] = None\n"
+WITHOUT_PACKAGE = "import sys; sys.modules['modeling_vit_scratch'] = None\n"
 
 
-def python(code: str, *arguments: object, environment: dict[str, str]) -> str:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def printed_by(code: str, *arguments: object, environment: dict[str, str]) -> str:
+    done = python(code, *arguments, environment=environment)
+    assert done.status == 0, done.err
+    return done.out
 
 
 def test_a_branch_is_used_by_its_name_and_another_one_is_missed(hub, ada, digits_run, tmp_path):
@@ -534,11 +532,11 @@ def test_what_was_published_is_used_from_the_hub_with_the_package_and_without(hu
     noise((9, 11)).save(picture)
     printed = vit_scratch("predict", digits_run[0], picture).lines[0].split("\t")[1]
     code = "import modeling_vit_scratch\n" + ROUND_TRIP + PREDICT
-    said = python(code, "ada/pets", picture, environment=hub.environment(tmp_path / "with", ada))
+    said = printed_by(code, "ada/pets", picture, environment=hub.environment(tmp_path / "with", ada))
     assert said == f"modeling_vit_scratch {printed}\n{picture}\t{printed}\n"
     snippet = re.search(r"```python\n(.*?)```", hub.files("ada/pets")["README.md"].decode(), re.DOTALL)[1]
     code = WITHOUT_PACKAGE + ROUND_TRIP + snippet
-    said = python(code, "ada/pets", picture, environment=hub.environment(tmp_path / "without", ada)).splitlines()
+    said = printed_by(code, "ada/pets", picture, environment=hub.environment(tmp_path / "without", ada)).splitlines()
     assert said[0] == f"transformers_modules {printed}"
     expected = vit_scratch("predict", digits_run[0], digits_run[0] / "sample.png").lines[0].split("\t")[1]
     assert said[1].startswith(f"[{{'label': '{expected.split()[0]}', ")

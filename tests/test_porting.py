@@ -11,14 +11,13 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import golden_cases
 import pytest
 import torch
 import transformers
+from forks import python
 from hub_server import Hub
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -92,13 +91,6 @@ def logits(model: torch.nn.Module, images: torch.Tensor, **options) -> torch.Ten
         return model(images, **options).logits
 
 
-def process(*arguments: object, **environment: str) -> Result:
-    """Run the console script in a process of its own."""
-    command = [str(Path(sys.executable).parent / "vit-scratch"), *map(str, arguments)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 # The whole way
 
 USE_WITHOUT_THE_PACKAGE = """
@@ -132,7 +124,7 @@ save_file(outputs, results)
 def imported(peer_folder, tmp_path_factory) -> tuple[Path, Result]:
     """What a real process made of the folder of transformers: the folder, and what it printed."""
     folder = tmp_path_factory.mktemp("imported") / "mein modèle 日本"
-    return folder, process("import", peer_folder, folder)
+    return folder, vit_scratch("import", peer_folder, folder)
 
 
 def test_an_import_says_what_it_read_and_what_comes_next(imported, peer_folder):
@@ -190,17 +182,9 @@ def test_without_the_package_it_computes_what_transformers_computes(imported, pe
     save_file({"pixels": pixels()}, tmp_path / "given")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", USE_WITHOUT_THE_PACKAGE, folder, tmp_path / "given", tmp_path / "results"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    given = (folder, tmp_path / "given", tmp_path / "results")
+    done = python(USE_WITHOUT_THE_PACKAGE, *given, environment=environment, cwd=tmp_path)
+    assert done.status == 0, done.err
     outputs = load_file(tmp_path / "results")
     peer = transformers.ViTForImageClassification.from_pretrained(peer_folder)
     prepared = AutoImageProcessor.from_pretrained(peer_folder)(Image.new("RGB", (20, 17), "teal"), return_tensors="pt")
@@ -469,9 +453,8 @@ cli.main(["import", *sys.argv[1:]])
 
 
 def test_an_import_that_is_killed_in_the_middle_leaves_no_output(ours, tmp_path):
-    command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, ours, tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = python(KILLED_IN_THE_MIDDLE, ours, tmp_path / "out")
+    assert done.status == -signal.SIGKILL, done.err
     assert not (tmp_path / "out").exists()
     assert vit_scratch("import", ours, tmp_path / "out").status == 0  # what was left does not stand in the way
     assert {path.name for path in (tmp_path / "out").iterdir()} == IMPORTED
@@ -481,7 +464,7 @@ def test_an_import_that_is_killed_in_the_middle_leaves_no_output(ours, tmp_path)
 
 
 def test_an_export_to_transformers_computes_the_same(ours, tmp_path):
-    result = process("export", ours, tmp_path / "out", "--format", "transformers")
+    result = vit_scratch("export", ours, tmp_path / "out", "--format", "transformers")
     assert (result.status, result.err) == (0, "")
     assert result.lines[0] == "became     transformers' ViTForImageClassification"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -568,13 +551,10 @@ print(json.dumps([vit_scratch(*command) for command in json.loads(sys.argv[1])])
 
 def with_hub(environment: dict[str, str], *commands: list[object]) -> list[Result]:
     """Run commands in one process of their own, whose environment says where the Hub is."""
-    environment = environment | {"PYTHONPATH": str(Path(__file__).parent)}
     listed = json.dumps([[str(argument) for argument in command] for command in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_COMMANDS, listed], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return [Result(*result) for result in json.loads(done.stdout)]
+    done = python(RUN_COMMANDS, listed, environment=environment)
+    assert done.status == 0, done.err
+    return [Result(*result) for result in json.loads(done.out)]
 
 
 NAMES = {

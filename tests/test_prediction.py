@@ -3,12 +3,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from forks import python
 from pictures import encoded, noise, oriented
 from PIL import Image
 from runs import refused, vit_scratch
@@ -203,13 +202,16 @@ def test_the_function_gives_bad_images_in_their_place(checkpoint, digits, tmp_pa
 
 
 def test_who_reads_the_first_line_alone_gets_no_complaint(checkpoint, digits):
-    program = "import sys; from modeling_vit_scratch.cli import main; sys.exit(main(sys.argv[1:]))"
-    read, write = os.pipe()
-    os.close(read)  # as `head` does when it has read enough
-    with open(write, "w") as out:
-        command = [sys.executable, "-c", program, "predict", checkpoint, str(digits[0])]
-        result = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (141, "")
+    program = """
+import os, sys
+from modeling_vit_scratch.cli import main
+read, write = os.pipe()
+os.close(read)  # as `head` does when it has read enough
+os.dup2(write, 1)
+sys.exit(main(sys.argv[1:]))
+"""
+    result = python(program, "predict", checkpoint, digits[0])
+    assert (result.status, result.err) == (141, "")
 
 
 def test_a_number_of_images_at_a_time_is_at_least_one(checkpoint, digits):

@@ -1,19 +1,19 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """A saved folder carries the code of the model, for those who do not have this package.
 
-The users without the package are fresh Python processes in which importing it fails, whether it is installed or not.
+The users without the package are Python processes in which importing it fails, whether it is installed or not.
 """
 
 import ast
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forks import python
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -228,21 +228,13 @@ AutoImageProcessor.from_pretrained(classifier).save_pretrained(f"{again}/AutoMod
 
 
 def without_the_package(script: str, arguments: list[Path], work: Path) -> None:
-    """Run a script in a fresh process where this package cannot be imported, with empty caches and no network."""
+    """Run a script in a process where this package cannot be imported, with empty caches and no network."""
     work.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HOME": str(work / "hf"), "HF_MODULES_CACHE": str(work / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", NOT_INSTALLED + script, *map(str, arguments)],
-        cwd=work,
-        env=environment,
-        stdin=subprocess.DEVNULL,  # transformers asks whether it may trust the code; nobody answers
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Transformers asks whether it may trust the code, and nobody answers.
+    done = python(NOT_INSTALLED + script, *arguments, environment=environment, cwd=work)
+    assert done.status == 0, done.out + done.err
 
 
 @pytest.fixture(scope="module")
