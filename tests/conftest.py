@@ -2,9 +2,12 @@
 """For every test: no network, and no trace in the user's caches. Read before any library is."""
 
 import gc
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -71,26 +74,45 @@ def open_hub(monkeypatch, naps, session):
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory):
-    """One small training run on the digits, as the command line makes it: its folder, and what it printed."""
-    from runs import SMALL, vit_scratch
+def made_once(tmp_path_factory):
+    """Make folders that all processes of the tests look at, and none changes: made_once("name", how to make it)."""
+    from filelock import FileLock
+    from forks import Result
 
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    flags = ["--num_train_epochs=4", "--learning_rate=5e-3", f"--output_dir={folder}"]
-    result = vit_scratch("train", "digits", *SMALL, *flags)
-    assert result.status == 0, result.err
-    return folder, result
+    root = tmp_path_factory.getbasetemp()
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def made_once(name: str, make: Callable[[Path], Result]) -> tuple[Path, Result]:
+        folder, printed = shared / name, shared / f"{name}.json"
+        with FileLock(shared / f"{name}.lock"):
+            if not printed.exists():
+                result = make(folder)
+                assert result.status == 0, result.err
+                printed.write_text(json.dumps(result), encoding="utf-8")
+        return folder, Result(*json.loads(printed.read_text(encoding="utf-8")))
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
-def digits_exports(digits_run, tmp_path_factory):
+def digits_run(made_once):
+    """One small training run on the digits, as the command line makes it: its folder, and what it printed."""
+    from runs import SMALL, vit_scratch
+
+    flags = ("--num_train_epochs=4", "--learning_rate=5e-3")
+    return made_once("digits", lambda folder: vit_scratch("train", "digits", *SMALL, *flags, f"--output_dir={folder}"))
+
+
+@pytest.fixture(scope="session")
+def digits_exports(digits_run, made_once):
     """That run as ONNX and as a program of torch.export, as the command line makes them: folders, what was printed."""
     from runs import vit_scratch
 
-    root = tmp_path_factory.mktemp("exports")
-    folders = {"onnx": root / "digits-onnx", "torch-export": root / "digits-torch"}
-    results = {}
-    for name, folder in folders.items():
-        results[name] = vit_scratch("export", digits_run[0], folder, "--format", name)
-        assert results[name].status == 0, results[name].err
+    folders, results = {}, {}
+    for format, name in (("onnx", "digits-onnx"), ("torch-export", "digits-torch")):
+        flag = f"--format={format}"
+        folders[format], results[format] = made_once(
+            name, lambda folder, flag=flag: vit_scratch("export", digits_run[0], folder, flag)
+        )
     return folders, results

@@ -33,6 +33,7 @@ TORCH_DEPRECATIONS = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning"),  # where it is meant
 ]
 
 
@@ -201,5 +202,8 @@ def test_flex_attention_agrees_with_sdpa():
         expected = [model(images(), attention_mask=mask) for mask in masks]
         model.set_attn_implementation("flex_attention")
         assert model.config._attn_implementation == "flex_attention"
-        for mask, outputs in zip(masks, expected, strict=True):
-            assert_same(model(images(), attention_mask=mask), outputs)
+        assert_same(model(images()), expected[0])
+        # Compiling takes seconds for each kind of mask, and what a mask does shows without.
+        with torch.compiler.set_stance("force_eager"):
+            for mask, outputs in zip(masks, expected, strict=True):
+                assert_same(model(images(), attention_mask=mask), outputs)
