@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""`scripts/train.py`, for launchers, with weights that are really sharded (FSDP2) by processes on a CPU.
+"""Imported before a training, it has weights really sharded (FSDP2) by processes on a CPU.
 
 accelerate shards on GPUs alone: in `AcceleratorState.__init__`, where it finds processes on CPUs (MULTI_CPU), it leaves
 the settings of FSDP aside, and DDP takes over without a word. Here they pass for processes on GPUs while it decides;
@@ -15,7 +15,6 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
-from modeling_vit_scratch.cli import main
 from modeling_vit_scratch.training.trainer import ViTTrainer
 
 decide = AcceleratorState.__init__
@@ -64,6 +63,3 @@ def whole_bytes(tensor):
 AcceleratorState.__init__ = decide_as_on_gpus
 ViTTrainer._prepare_for_training = check_shards
 ViTTrainer.training_step = learn_and_tell
-
-if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))

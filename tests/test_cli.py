@@ -6,6 +6,7 @@ What the verbs do is in test_training.py, test_prediction.py and others; what re
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,14 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(cli.VERBS, "predict", (fail, ""))
     with pytest.raises(KeyError, match="a bug"):
         vit_scratch("predict")
+
+
+def test_the_package_is_a_program_for_launchers(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vit-scratch", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("modeling_vit_scratch", run_name="__main__")
+    assert end.value.code in (0, None)
+    assert capsys.readouterr().out == f"vit-scratch {__version__}\n"
 
 
 # A process of its own

@@ -7,15 +7,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from pictures import noise
-from runs import Run, Service, contents, free_port, refused, vit_scratch
+from runs import Run, Service, contents, free_port, joining, refused, vit_scratch
 
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.prediction import classifier as prediction
@@ -23,7 +21,6 @@ from modeling_vit_scratch.prediction import table as prediction_table
 from modeling_vit_scratch.prediction import writing
 from modeling_vit_scratch.prediction.classifier import Prediction, predict
 from modeling_vit_scratch.prediction.writing import write_predictions
-from modeling_vit_scratch.presets import shipped_path
 
 
 @pytest.fixture(scope="module")
@@ -326,24 +323,19 @@ def test_another_checkpoint_is_noticed(checkpoint, many, tmp_path):
 
 
 def test_several_processes_share_the_images_out_without_overlap(checkpoint, many, expected, tmp_path):
-    settings = shipped_path("configuration/accelerate/cpu-2-processes.yaml")
-    launcher = [Path(sys.executable).parent / "accelerate", "launch", "--config_file", settings]
-    launcher += [f"--main_process_port={free_port()}", "-m", "launched"]
     # Each process notes what it computes.
-    (tmp_path / "launched.py").write_text(
+    noting = (
         SMALL_PARTS
-        + "import os, sys\nfrom modeling_vit_scratch.cli import main\nwrite = table.Parts._write\n"
+        + "write = table.Parts._write\n"
         + "def noting(self, path, text):\n    write(self, path, text)\n"
-        + "    print(path.name, file=open(f'wrote-{os.environ[\"RANK\"]}.txt', 'a'))\n"
-        + "table.Parts._write = noting\nsys.exit(main())\n"
+        + f"    print(path.name, file=open(f'{tmp_path}/wrote-{{os.environ[\"RANK\"]}}.txt', 'a'))\n"
+        + "table.Parts._write = noting\n"
     )
-    command = [*launcher, *table_command(checkpoint, many, tmp_path / "table.csv")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-    )
+    port, command = free_port(), table_command(checkpoint, many, tmp_path / "table.csv")
+    runs = [Run(command, tmp_path, before=f"{joining(rank, port)}\n{noting}") for rank in range(2)]
+    done = [run.end() for run in runs]
     table, skipped = tmp_path / "table.csv", tmp_path / "table.csv.skipped.csv"
-    assert f"99 images written to {table}, 1 skipped ({skipped})\n" in done.stdout, done.stdout + done.stderr
+    assert f"99 images written to {table}, 1 skipped ({skipped})\n" in done[0].out, done
     assert table.read_text() == expected
     wrote = [(tmp_path / f"wrote-{rank}.txt").read_text().split() for rank in range(2)]
     shares = [[name for name in names if name != "plan.json"] for names in wrote]
