@@ -168,6 +168,22 @@ def test_a_split_may_lack_images_of_a_class(tmp_path):
     assert validation["label"][:] == [2, 2]
 
 
+def test_many_class_folders_are_not_compared_each_with_each(tmp_path, monkeypatch):
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    classes = {Name(f"class {number:03}"): [tmp_path / f"{number}.png"] for number in range(200)}
+    monkeypatch.setattr(data, "_classes", lambda folder: classes)
+    assert load_images(str(tmp_path))["train"]["label"][:] == list(range(200))
+    assert Name.compared < 1000  # each with each: 20,000
+
+
 def test_a_test_folder_of_images_without_classes_is_left_out(tmp_path):
     class_folders(tmp_path / "train", cat=1, dog=1)
     (tmp_path / "test").mkdir()
