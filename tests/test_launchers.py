@@ -40,7 +40,7 @@ LAUNCH_FILES = sorted(shipped_path("configuration/accelerate").glob("*.yaml"))
 BIN = Path(sys.executable).parent
 ACCELERATE = (BIN / "accelerate", "launch", "--config_file", ROOT / "configuration/accelerate/cpu-2-processes.yaml")
 TORCHRUN = (BIN / "torchrun", "--nproc_per_node=2")
-# 216 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
+# 208 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
 FLAGS = (
     "digits",
     *SMALL,
@@ -247,7 +247,7 @@ def test_fsdp_wraps_the_encoder_blocks():
 
 def test_the_number_of_processes_does_not_change_the_losses(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
-    # 1,221 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
+    # 1,229 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
     # each process for itself.
     flags = (
         "digits",

@@ -123,7 +123,8 @@ def _is_image_folder(source: str) -> bool:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    # Not compressed, so that no version of zlib changes the file: its content says in which split it is.
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
