@@ -642,3 +642,10 @@ def test_a_run_with_other_masks_is_not_taken_for_the_interrupted_one(photos, tmp
     assert result.status == 2
     assert "holds an interrupted run with other settings (mask_ratio 0.6, now 0.5)" in result.err
     assert contents(tmp_path / "run") == before
+    # Nor is one with other images.
+    data = shutil.copytree(photos, tmp_path / "photos")
+    noise(seed=77).save(data / "another.png")
+    result = begun(tmp_path / "run", data, "--resume_from_checkpoint=true")
+    assert result.status == 2
+    assert "1 image more" in result.err
+    assert contents(tmp_path / "run") == before

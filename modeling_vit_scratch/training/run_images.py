@@ -135,9 +135,9 @@ def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
 def _change(split: str, before: int, now: int) -> str:
     if before == now:
         return f"in {split} as many images, {now:,}, but others, or with other labels"
-    return (
-        f"in {split} {abs(now - before):,} images {'more' if now > before else 'fewer'}, {now:,} instead of {before:,}"
-    )
+    difference = abs(now - before)
+    comparison = f"{difference:,} image{'s' * (difference > 1)} {'more' if now > before else 'fewer'}"
+    return f"in {split} {comparison}, {now:,} instead of {before:,}"
 
 
 # --- What was checked ------------------------------------------------------------------------------------------------
