@@ -25,7 +25,12 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
 
 
+def own_cores() -> int:
+    """Cores for each process of a job, of those that it may run on: in a container they are not all that there are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def spare_cores() -> int:
     """Processes to load images with: the cores that the training processes leave, eight for each of them at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return min(MOST_WORKERS, own_cores() - 1)

@@ -33,7 +33,7 @@ from modeling_vit_scratch.data.augmentation import random_mirror, random_resized
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.preprocessing import preprocessing
 from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, collate
-from modeling_vit_scratch.data.splits import with_splits
+from modeling_vit_scratch.data.splits import parted
 from modeling_vit_scratch.evaluation.metrics import compute_metrics
 from modeling_vit_scratch.interruption import StopSignal
 from modeling_vit_scratch.training.arguments import Arguments
@@ -87,7 +87,8 @@ def splits_of(options: argparse.Namespace) -> DatasetDict:
         feature = type(rows.features["label"])(names=list(CLASSES))
         splits[split] = rows.remove_columns("label").add_column("label", renumbered, feature=feature)
     if options.choose:
-        return with_splits(DatasetDict(train=splits["train"]), validation_share=0.2, test_share=0, seed=0)
+        train, validation = parted(splits["train"], round(0.2 * splits["train"].num_rows), seed=0)
+        return DatasetDict(train=train, validation=validation)
     return DatasetDict(train=splits["train"], validation=splits["test"])
 
 

@@ -133,7 +133,7 @@ def test_the_tables_hold_what_was_measured(card, digits_run):
     assert classes[0] == ["class", "precision", "recall", "F1", "images"]
     assert [row[0] for row in classes[2:]] == [str(digit) for digit in range(10)]
     assert sum(int(row[4]) for row in classes[2:]) == 360
-    assert table(card.text, "## Data")[2:] == [["train", "1,221"], ["validation", "216"], ["test", "360"]]
+    assert table(card.text, "## Data")[2:] == [["train", "1,229"], ["validation", "208"], ["test", "360"]]
     assert "checkpoint with the best validation_loss" in card.text
 
 

@@ -6,26 +6,20 @@ import io
 import os
 import random
 import struct
-import tracemalloc
 import warnings
 import zlib
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features
-from datasets import Image as ImageFeature
 from pictures import encoded, noise, oriented, plain, row
 from PIL import Image
 from transformers.image_utils import load_image
 
-from modeling_vit_scratch.data import images
 from modeling_vit_scratch.data.images import (
     IMAGE_SUFFIXES,
     BadImageError,
-    find_bad_images,
     images_in,
     read_image,
-    without_bad_images,
 )
 
 SIXTEEN_BIT = np.array([[0, 128, 129, 257], [300, 32896, 65278, 65535]], dtype=np.uint16)
@@ -35,11 +29,6 @@ SIXTEEN_BIT_CUT_OFF = [[0, 128, 129, 255], [255, 255, 255, 255]]
 
 def pixels(picture: Image.Image) -> list:
     return np.asarray(picture).tolist()
-
-
-def undecoded(rows: list[dict | None]) -> Dataset:
-    features = Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=["even", "odd"])})
-    return Dataset.from_dict({"image": rows, "label": [index % 2 for index in range(len(rows))]}, features=features)
 
 
 def sentence(image) -> str:
@@ -320,95 +309,3 @@ def test_whatever_is_damaged_there_is_an_image_or_one_sentence(file_format):
         except BadImageError as error:
             outcomes.add(str(error)[: len("the image ")])
     assert outcomes - {"RGB"} == {"the image "}
-
-
-# --- A whole dataset -------------------------------------------------------------------------------------------------
-
-
-def test_bad_images_are_found_wherever_they_are(tmp_path):
-    good = encoded(noise())
-    rows = [row(good) for _ in range(600)]
-    for index in (0, 255, 256, 599):
-        rows[index] = row(good[:-30], f"{index}.png")
-    rows[300], rows[301] = row(b""), None
-    rows[302] = row(None, tmp_path / "gone.png")
-    bad = find_bad_images(undecoded(rows), "checking")
-    assert list(bad) == [0, 255, 256, 300, 301, 302, 599]
-    assert bad[255].startswith("row 255: 255.png cannot be read: ")
-    assert bad[300] == "row 300: the image is empty, or of no known image format."
-    assert bad[301] == "row 301: the image is missing: the row holds none."
-    assert bad[302] == f"{tmp_path / 'gone.png'} does not exist."
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-def test_every_truncated_image_is_found(file_format):
-    content = encoded(noise((40, 30)), file_format)
-    rows = [row(content[:-cut]) for cut in range(40, len(content) - 1, 97)]
-    rows.append(row(content))
-    assert list(find_bad_images(undecoded(rows), "checking")) == list(range(len(rows) - 1))
-
-
-def test_rows_are_those_of_the_dataset_given():
-    rows = [row(encoded(noise())), row(b"a"), row(encoded(noise())), row(b"b")]
-    assert list(find_bad_images(undecoded(rows).select([3, 2, 1]), "checking")) == [0, 2]
-
-
-def test_decoding_shows_no_warnings_and_leaves_the_filters_alone():
-    filters = list(warnings.filters)
-    content = encoded(PALETTE, transparency=bytes(range(0, 160, 10)))
-    assert find_bad_images(undecoded([row(content)] * 50), "checking") == {}
-    assert warnings.filters == filters
-
-
-def test_only_a_few_images_are_in_memory_at_once(monkeypatch):
-    monkeypatch.setattr(images, "CHECKED_TOGETHER", 4)
-    content = encoded(noise((150, 150)))  # noise does not compress: 68 kB
-    dataset = undecoded([row(content)] * 100)
-    tracemalloc.start()
-    find_bad_images(dataset, "checking")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 25 * len(content)
-
-
-def test_each_image_is_decoded_once(monkeypatch):
-    decoded = []
-    decode = images.decoded
-    monkeypatch.setattr(images, "decoded", lambda image: decoded.append(image["path"]) or decode(image))
-    rows = [row(b"bad" if index % 7 == 0 else encoded(noise()), str(index)) for index in range(40)]
-    find_bad_images(undecoded(rows), "checking")
-    assert sorted(decoded, key=int) == [str(index) for index in range(40)]
-
-
-def test_bad_images_stop_a_strict_run_with_the_names_of_the_first():
-    rows = [row(encoded(noise())), *(row(b"", f"{index}.png") for index in range(1, 9))]
-    good = undecoded([row(encoded(noise()))])
-    with pytest.raises(ValueError, match=r"8 of the 9 images of the test split cannot be read; repair or del") as error:
-        without_bad_images(DatasetDict({"train": good, "test": undecoded(rows)}), strict=True)
-    assert "or leave out --strict_images." in str(error.value)
-    assert "row 5: 5.png is empty" in str(error.value)
-    assert "row 6" not in str(error.value)
-
-
-def test_bad_images_are_left_out_by_name():
-    rows = [row(encoded(plain(index))) for index in range(6)]
-    rows[1] = rows[4] = row(b"")
-    whole = undecoded([row(encoded(noise()))] * 2)
-    splits, left_out = without_bad_images(DatasetDict({"train": undecoded(rows), "test": whole}), strict=False)
-    assert left_out == [f"row {index}: the image is empty, or of no known image format." for index in (1, 4)]
-    assert splits["train"]["label"][:] == [0, 0, 1, 1]
-    assert [read_image(item["image"]).getpixel((0, 0))[0] for item in splits["train"]] == [0, 2, 3, 5]
-    assert splits["test"].num_rows == 2
-
-
-@pytest.mark.parametrize("strict", [True, False])
-def test_good_images_are_all_kept(strict):
-    splits = DatasetDict({"train": undecoded([row(content) for content in KINDS.values()])})
-    result, left_out = without_bad_images(splits, strict=strict)
-    assert result["train"].num_rows == len(KINDS)
-    assert left_out == []
-
-
-def test_a_split_of_which_nothing_can_be_read_is_refused():
-    with pytest.raises(ValueError, match="none of the 2 images of the train split can be read"):
-        without_bad_images(DatasetDict({"train": undecoded([row(b""), row(b"x")])}), strict=False)

@@ -38,7 +38,7 @@ from modeling_vit_scratch.training.recipes import parse_recipe
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted(shipped_path("configuration/accelerate").glob("*.yaml"))
 BIN = Path(sys.executable).parent
-# 216 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
+# 208 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
 FLAGS = (
     "digits",
     *SMALL,
@@ -244,7 +244,7 @@ def test_fsdp_wraps_the_encoder_blocks():
 
 def test_the_number_of_processes_does_not_change_the_losses(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
-    # 1,221 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
+    # 1,229 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
     # each process for itself.
     flags = (
         "digits",

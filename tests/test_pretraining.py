@@ -33,8 +33,9 @@ from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.training import pretraining
 from modeling_vit_scratch.training.arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments
 from modeling_vit_scratch.training.masking import BlockMasks, MaskedImages, block_pixels
-from modeling_vit_scratch.training.pretraining import build_model, load_splits, settle
+from modeling_vit_scratch.training.pretraining import build_model, settle
 from modeling_vit_scratch.training.recipes import RecipeParser, parse_recipe, recipe_of
+from modeling_vit_scratch.training.run_images import load_splits
 
 MASKS = BlockMasks(grid_size=(6, 8), block_size=(2, 1), ratio=0.6, seed=3)
 # The learning rate 0 leaves every weight as it was at the start.
@@ -190,7 +191,7 @@ def test_the_plan_says_what_is_hidden_and_counts_images(pretrained):
     assert plan["training"] == (
         "random crops of at least 67% of the area, mirrored with probability 0.5, 10 of 16 squares of 2x2 pixels hidden"
     )
-    assert (plan["train"], plan["validation"]) == ("18 images", "4 images")
+    assert (plan["train"], plan["validation"]) == ("17 images", "5 images")
     assert plan["schedule"] == "3 epochs, 15 steps in batches of 4, learning rate 0.001 (cosine)"
 
 
@@ -236,7 +237,7 @@ def test_the_card_says_what_it_is_and_what_it_is_not(pretrained):
     assert "model-index" not in header
     assert "pre-trained with vit-scratch by masked image modelling" in text
     assert "no classifier" in text
-    assert "| train | 18 | | validation | 4 |" in text
+    assert "| train | 17 | | validation | 5 |" in text
     assert "`vit-scratch train finetune --model . --data LABELLED`" in text
     assert "`vit-scratch pretrain recipe.yaml` repeats it" in text
     assert "](training.png)" in text
@@ -283,7 +284,7 @@ def test_the_validation_loss_is_that_of_the_model_with_fixed_masks(pretrained, p
     model = AutoModelForMaskedImageModeling.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
     data = parse_recipe(str(folder / "recipe.yaml"), [], "pretrain").data
-    validation = load_splits(data)[0]["validation"]
+    validation = load_splits(data, labelled=False).splits["validation"]
     masks = BlockMasks(grid_size=(4, 4), block_size=(1, 1), ratio=0.6, seed=data.split_seed)
     losses = []
     for row, example in enumerate(validation):
@@ -640,4 +641,11 @@ def test_a_run_with_other_masks_is_not_taken_for_the_interrupted_one(photos, tmp
     result = begun(tmp_path / "run", photos, "--mask_ratio=0.5")
     assert result.status == 2
     assert "holds an interrupted run with other settings (mask_ratio 0.6, now 0.5)" in result.err
+    assert contents(tmp_path / "run") == before
+    # Nor is one with other images.
+    data = shutil.copytree(photos, tmp_path / "photos")
+    noise(seed=77).save(data / "another.png")
+    result = begun(tmp_path / "run", data, "--resume_from_checkpoint=true")
+    assert result.status == 2
+    assert "1 image more" in result.err
     assert contents(tmp_path / "run") == before

@@ -1,18 +1,22 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The output folder: nobody's work is lost in it, nothing half-written looks finished, interrupted runs go on."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
+from modeling_vit_scratch.data import checking
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.report import EpochReport
-from modeling_vit_scratch.training.run_folder import RUN_FILES, SAMPLE_SIZE
+from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE
 
 CHOOSE = "choose another --output_dir"
 
@@ -128,7 +132,7 @@ def interrupted(command, output, monkeypatch, *, after: int):
         130,
         "vit-scratch train: interrupted; the same command goes on from the last checkpoint.\n",
     )
-    assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}", "recipe.yaml"}
+    assert {path.name for path in output.iterdir()} == {f"checkpoint-{after}", "recipe.yaml", CHECKED}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypatch):
@@ -149,6 +153,70 @@ def test_it_does_not_go_on_with_other_classes(command, tmp_path, monkeypatch):
     (other / "cat").rename(other / "lion")
     line = refused(*command, f"--output_dir={output}", f"--data={other}", "--resume_from_checkpoint=true")
     assert "was trained on the 3 classes cat, dog, hot dog, and the data has the 3 classes dog, hot dog, lion" in line
+
+
+def test_it_does_not_go_on_when_the_images_changed(command, tmp_path, monkeypatch):
+    # Some of those that it was trained on would be validated on.
+    output, data, kept = tmp_path / "run", tmp_path / "pictures", tmp_path / "kept"
+    interrupted(command, output, monkeypatch, after=1)
+    shutil.copytree(data, kept)
+    before = contents(output)
+
+    def said() -> str:
+        line = refused(*command, f"--output_dir={output}")
+        assert refused(*command, f"--output_dir={output}", "--resume_from_checkpoint=true") == line
+        assert contents(output) == before
+        start = f"vit-scratch train: the images are not those that {output}/checkpoint-1 was trained and validated on ("
+        end = (
+            "), so it could be validated on what it was trained on: put them and the settings of their splits back as "
+            "they were, or start anew with --overwrite_output_dir or in another --output_dir."
+        )
+        assert line.startswith(start)
+        assert line.endswith(end)
+        shutil.rmtree(data)
+        shutil.copytree(kept, data)
+        return line.removeprefix(start).removesuffix(end)
+
+    for index in range(60):
+        noise(seed=index).save(data / "cat" / f"more-{index}.png")
+    more = re.fullmatch(r"in train (\d+) images more, \d+ instead of \d+; in validation (\d+) images more, .*", said())
+    assert int(more[1]) + int(more[2]) == 60
+    noise(seed=99).save(data / "cat" / "000.png")  # replaced; it draws a split of its own
+    assert said().startswith("in train ")
+    (data / "cat" / "001.png").rename(data / "dog" / "cat.png")
+    assert said() == "in train as many images, 21, but others, or with other labels"
+    (data / "cat" / "001.png").unlink()
+    assert said() == "in train 1 image fewer, 20 instead of 21"
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0  # as they were, though the files are others
+
+
+def test_nor_with_other_splits_of_the_same_images(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    flags = (f"--output_dir={output}", "--resume_from_checkpoint=true")
+    assert "in train " in refused(*command, *flags, "--split_seed=1")
+    assert "in validation " in refused(*command, *flags, "--train_val_split=0.5")
+    assert vit_scratch(*command, *flags, "--learning_rate=1e-4").status == 0
+
+
+def test_a_folder_that_was_moved_has_the_same_images_and_none_is_decoded_again(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    monkeypatch.setattr(checking, "decoded", lambda image: pytest.fail("decoded again"))
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    flags = (f"--data={tmp_path / 'moved'}", f"--output_dir={output}", "--resume_from_checkpoint=true")
+    assert vit_scratch(*command, *flags).status == 0
+    assert not (output / CHECKED).exists()  # which names files: the run has ended
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_a_word_of_its_images(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    state = output / "checkpoint-1" / "trainer_state.json"
+    content = json.loads(state.read_text())
+    del content["stateful_callbacks"]["ImagesOfRun"]
+    state.write_text(json.dumps(content))
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
 
 
 def test_the_folder_of_an_interrupted_run_is_no_checkpoint_but_holds_some(command, tmp_path, monkeypatch):
@@ -213,21 +281,23 @@ def test_a_killed_run_leaves_nothing_that_loads_and_goes_on(command, tmp_path):
         run.process.kill()
     assert run.end().status == -signal.SIGKILL
     assert line.startswith("epoch 5/")
-    assert all(path.name.startswith(("checkpoint-", ".incomplete", "recipe.yaml")) for path in output.iterdir())
+    assert all(
+        path.name.startswith(("checkpoint-", ".incomplete", "recipe.yaml", CHECKED)) for path in output.iterdir()
+    )
     assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")
     flags = ("--num_train_epochs=7", "--resume_from_checkpoint=true", "--dataloader_num_workers=0")
     assert vit_scratch(*command, *flags, f"--output_dir={output}").status == 0
     assert vit_scratch("predict", output, output / "sample.png").status == 0
 
 
-@pytest.mark.parametrize("moved", [1, 6, 11])  # 0 is the recipe, at the beginning
+@pytest.mark.parametrize("moved", [0, 5, 10])
 def test_a_checkpoint_that_is_being_replaced_does_not_load(command, tmp_path, monkeypatch, moved):
     output = tmp_path / "run"
     assert vit_scratch(*command, f"--output_dir={output}").status == 0
     replace, count = os.replace, iter(range(100))
 
     def failing_replace(source, target):
-        if ".incomplete" in str(source) and next(count) == moved:
+        if Path(source).parent.name == ".incomplete" and next(count) == moved:
             raise OSError("the disk is full")
         replace(source, target)
 

@@ -3,6 +3,7 @@
 
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 from functools import partial
@@ -426,6 +427,14 @@ def test_a_killed_run_ends_with_the_same_weights_whatever_the_workers(undisturbe
     assert (result.status, result.err) == (0, "")
     assert f"resumed    {tmp_path / 'run' / 'checkpoint-8'}" in result.lines
     assert same_weights(tmp_path / "run", undisturbed[0])
+
+
+def test_a_run_does_not_go_on_with_shards_of_other_sizes(undisturbed, shards, tmp_path):
+    output = shutil.copytree(undisturbed[0], tmp_path / "run")
+    data = shutil.copytree(shards, tmp_path / "shards")
+    command = ("train", *FLAGS, f"--data={data}", f"--output_dir={output}", "--resume_from_checkpoint=true")
+    write_shards(data, 6, 5, 7, 8)
+    assert "(in train 2 images more, 26 instead of 24)" in refused(*command, "--dataloader_num_workers=0")
 
 
 def test_a_stream_that_breaks_loses_nothing(shards, tmp_path):

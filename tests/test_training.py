@@ -29,7 +29,8 @@ from modeling_vit_scratch import ViTScratchForMaskedImageModeling, ViTScratchMod
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.training import classification as training
 from modeling_vit_scratch.training import run_folder
-from modeling_vit_scratch.training.classification import load_splits
+from modeling_vit_scratch.training.run_folder import CHECKED
+from modeling_vit_scratch.training.run_images import load_splits
 
 # The learning rate 0 leaves every weight as it was at the start.
 UNTRAINED = ("--max_steps=1", "--learning_rate=0")
@@ -91,7 +92,7 @@ def test_the_plan_counts_every_class_of_every_split(digits_run):
             assert list(counts) == [str(digit) for digit in range(10)]
             sizes[split] = int(total.replace(",", ""))
             assert sum(map(int, counts.values())) == sizes[split]
-    assert sizes == {"train": 1221, "validation": 216, "test": 360}
+    assert sizes == {"train": 1229, "validation": 208, "test": 360}
 
 
 def test_a_line_after_every_epoch(digits_run):
@@ -162,14 +163,14 @@ def test_the_operations_of_the_run_are_those_of_its_images(digits_run):
     folder, _ = digits_run
     model = AutoModelForImageClassification.from_pretrained(folder)
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    images = 4 * 1221  # four epochs
+    images = 4 * 1229  # four epochs
     assert state["total_flos"] == model.floating_point_ops({"pixel_values": torch.empty(images, 3, 8, 8)})
 
 
 def test_picture_and_sample_are_images(digits_run):
     folder, _ = digits_run
     assert read_image(folder / "training.png").size == (1500, 1000)
-    splits, _ = load_splits(training.DataArguments())
+    splits = load_splits(training.DataArguments()).splits
     assert read_image(folder / "sample.png").tobytes() == read_image(splits["test"][0]["image"]).tobytes()
 
 
@@ -216,7 +217,7 @@ def test_the_test_split_takes_part_in_no_choice(train, tmp_path):
         classes_of_pictures(tmp_path / name / "train")
         for label, content in zip(("cat", "dog"), order, strict=True):
             shutil.copytree(tmp_path / name / "train" / content, tmp_path / name / "test" / label)
-    flags = ("--num_train_epochs=3", "--learning_rate=3e-3")
+    flags = ("--num_train_epochs=8", "--learning_rate=1e-2")
     straight, straight_result = train(*flags, data=tmp_path / "straight", name="one")
     swapped, swapped_result = train(*flags, data=tmp_path / "swapped", name="other")
     assert same_weights(straight, swapped)
@@ -228,7 +229,7 @@ def test_the_test_split_takes_part_in_no_choice(train, tmp_path):
         assert (one == other) is alike
 
 
-def test_the_test_split_is_looked_at_once_at_the_end(train, monkeypatch):
+def test_the_test_split_is_looked_at_once_at_the_end(train, pictures, monkeypatch):
     looks = []
     predict, evaluate = Trainer.predict, Trainer.evaluate
 
@@ -243,14 +244,17 @@ def test_the_test_split_is_looked_at_once_at_the_end(train, monkeypatch):
     monkeypatch.setattr(Trainer, "predict", watched_predict)
     monkeypatch.setattr(Trainer, "evaluate", watched_evaluate)
     train("--num_train_epochs=2", "--train_val_split=0.25", "--train_test_split=0.125")
+    data = training.DataArguments(data=str(pictures), train_val_split=0.25, train_test_split=0.125)
+    validation, test = (load_splits(data).splits[name].num_rows for name in ("validation", "test"))
     validating = [look for look in looks if look[2] is None]
     assert {prefix for prefix, *_ in validating} == {None, "eval_validation"}
-    assert looks[len(validating) :] == [("validation", 2, 6), ("test", 2, 3)]
+    assert looks[len(validating) :] == [("validation", 2, validation), ("test", 2, test)]
 
 
 def test_it_ends_with_the_best_checkpoint(train):
     # The best by a loss that is told to be good when it is high: not the last.
     flags = ("--num_train_epochs=3", "--learning_rate=3e-3", "--metric_for_best_model=validation_loss")
+    flags += ("--train_val_split=0.25",)
     folder, result = train(*flags, "--greater_is_better=true", name="best")
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [entry["eval_validation_loss"] for entry in state["log_history"] if "eval_validation_loss" in entry]
@@ -597,7 +601,7 @@ def test_an_error_in_the_middle_leaves_nothing_that_loads(tmp_path, monkeypatch)
     assert error == "vit-scratch train: the disk is gone\n"
     left = {path.name for path in output.iterdir()}
     assert "checkpoint-3" in left
-    assert all(name.startswith("checkpoint-") or name in ("recipe.yaml", "runs") for name in left)
+    assert all(name.startswith("checkpoint-") or name in ("recipe.yaml", "runs", CHECKED) for name in left)
     assert f"{output} holds a run that did not end" in refused("evaluate", output, "digits")
 
 
@@ -606,7 +610,8 @@ def test_an_error_in_the_middle_leaves_nothing_that_loads(tmp_path, monkeypatch)
 
 def test_load_splits_draws_what_the_data_lacks(pictures):
     arguments = training.DataArguments(data=str(pictures), train_val_split=0.25, train_test_split=0.25)
-    splits, left_out = load_splits(arguments)
+    splits, news, *_ = load_splits(arguments)
     assert isinstance(splits, DatasetDict)
-    assert {name: split.num_rows for name, split in splits.items()} == {"train": 12, "validation": 6, "test": 6}
-    assert left_out == []
+    assert list(splits) == ["train", "validation", "test"]
+    assert sum(split.num_rows for split in splits.values()) == 24
+    assert news == []

@@ -4,12 +4,24 @@
 import sys
 
 from ..machine import keep_freed_memory
-from .parsing import Parser, add_batch_size, add_checkpoint_flags, add_data, add_speed, stoppable
+from .parsing import (
+    SOME_IMAGES_BAD,
+    Parser,
+    add_batch_size,
+    add_checkpoint_flags,
+    add_data,
+    add_speed,
+    stoppable,
+)
 
 
 def evaluate(argv: list[str]) -> int:
     """Run `vit-scratch evaluate`; the exit status."""
-    parser = Parser(prog="vit-scratch evaluate", description="Score a checkpoint on labelled images.")
+    parser = Parser(
+        prog="vit-scratch evaluate",
+        description="Score a checkpoint on labelled images. The exit status is 1 if images could not be read and were "
+        "left out.",
+    )
     parser.add_argument("checkpoint", help="folder or Hub id")
     parser.add_argument("data", help="'digits', a folder of class folders, parquet files, or a Hub dataset")
     add_data(parser)
@@ -29,4 +41,4 @@ def evaluate(argv: list[str]) -> int:
         print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
     print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
-    return 0
+    return SOME_IMAGES_BAD if results.left_out else 0

@@ -59,7 +59,11 @@ class DataArguments:
     image_column_name: str | None = field(default=None, metadata={"help": "Column of the images; found by itself."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of the labels; found by itself."})
     train_val_split: float = field(
-        default=0.15, metadata={"help": "Share of the train split to validate on, if the data has no validation split."}
+        default=0.15,
+        metadata={
+            "help": "Share of the train split to validate on, if the data has no validation split. The content of an "
+            "image says whether it is set aside, so that more data moves no other image."
+        },
     )
     train_test_split: float = field(
         default=0.0, metadata={"help": "Share of the train split to test on at the end, if the data has no test split."}

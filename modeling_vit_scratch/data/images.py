@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Image files: which they are, what their pixels are, and which of them cannot be read.
+"""Image files: which they are, what their pixels are, and why one cannot be read.
 
 Everything that looks at an image (training, evaluation, prediction) gets its pixels from `read_image`.
 """
@@ -9,15 +9,12 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm.auto import tqdm
 
 # The suffixes of what people keep photographs, scans and drawings in; Pillow reads all of them.
 IMAGE_SUFFIXES = (
@@ -26,8 +23,6 @@ IMAGE_SUFFIXES = (
 )
 # Bad images, classes or labels named in one message; a thousand help nobody.
 MOST_NAMED = 5
-# Images whose files are in memory at once while they are checked.
-CHECKED_TOGETHER = 256
 
 
 def images_in(folder: Path) -> Iterator[Path]:
@@ -129,55 +124,3 @@ def _image_file(image: Any, name: str) -> Any:
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise BadImageError(f"{name} is no regular file.")  # a pipe, say, from which reading may never end
     return image
-
-
-def find_bad_images(dataset: Dataset, description: str) -> dict[int, str]:
-    """Decode every image of a dataset once, with a progress bar: row -> what is wrong with it."""
-
-    def problem(image: Any) -> str | None:
-        try:
-            decoded(image)
-        except BadImageError as error:
-            return str(error)
-        return None
-
-    bad: dict[int, str] = {}
-    bar = tqdm(total=dataset.num_rows, desc=description, unit="image", leave=False, disable=None)
-    with pillow_silent(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool, bar:
-        batches = (batch["image"] for batch in dataset.select_columns("image").iter(CHECKED_TOGETHER))
-        for start, images in zip(range(0, dataset.num_rows, CHECKED_TOGETHER), batches, strict=True):
-            for row, found in enumerate(pool.map(problem, images), start):
-                if found is not None:
-                    image = images[row - start]
-                    bad[row] = found if image and image["bytes"] is None else f"row {row}: {found}"
-            bar.update(len(images))
-    return bad
-
-
-def without_bad_images(splits: DatasetDict, *, strict: bool) -> tuple[DatasetDict, list[str]]:
-    """Check that every image can be read, before hours are spent on training.
-
-    Args:
-        splits: the images.
-        strict: refuse bad images instead of leaving them out.
-
-    Returns:
-        The readable images, and one sentence for each that was left out.
-
-    Raises:
-        ValueError: if images are bad and that is not to be, or none of a split can be read; it names the first ones.
-    """
-    result, left_out = {}, []
-    for name, dataset in splits.items():
-        bad = find_bad_images(dataset, f"checking the images of {name}")
-        if bad and strict:
-            raise ValueError(
-                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
-                f"them, or leave out --strict_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
-                + (" …" if len(bad) > MOST_NAMED else "")
-            )
-        if len(bad) == dataset.num_rows:
-            raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")
-        left_out += list(bad.values())
-        result[name] = dataset.select([row for row in range(dataset.num_rows) if row not in bad]) if bad else dataset
-    return DatasetDict(result), left_out

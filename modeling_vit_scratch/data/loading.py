@@ -123,7 +123,8 @@ def _is_image_folder(source: str) -> bool:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    # Not compressed, so that no version of zlib changes the file: its content says in which split it is.
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
@@ -134,18 +135,18 @@ def _features(class_names: list[str]) -> Features:
 def _class_folders(root: Path) -> DatasetDict:
     """A folder of class folders, or of split folders of them, read in place."""
     found = {split: _classes(folder) for split, folder in _split_folders(root).items()}
-    class_names = list(found["train"])
+    label_of = {name: label for label, name in enumerate(found["train"])}
     empty = [name for name, files in found["train"].items() if not files]
     if empty:
         raise ValueError(f"{root} has class folders without images: {listed(empty)}; fill them or delete them.")
     splits = {}
     for split, classes in found.items():
-        unknown = [name for name in classes if name not in class_names]
+        unknown = [name for name in classes if name not in label_of]
         if unknown:
             raise ValueError(f"the {split} split of {root} has class folders that train lacks: {listed(unknown)}.")
         files = [file for images in classes.values() for file in images]
-        labels = np.repeat([class_names.index(name) for name in classes], [len(images) for images in classes.values()])
-        splits[split] = _in_place(root, files, _features(class_names), label=labels)
+        labels = np.repeat([label_of[name] for name in classes], [len(images) for images in classes.values()])
+        splits[split] = _in_place(root, files, _features(list(label_of)), label=labels)
     return DatasetDict(splits)
 
 

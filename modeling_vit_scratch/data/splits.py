@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ SPLIT_NAMES = {
 }
 
 Found = TypeVar("Found")
+Contents = dict[str, np.ndarray]
 
 
 def by_split(found: Mapping[str, Found]) -> dict[str, Found]:
@@ -62,32 +64,68 @@ def named_splits(loaded: Mapping[str, Found], source: str) -> dict[str, Found]:
     return {"train": next(iter(loaded.values()))}
 
 
-def with_splits(splits: DatasetDict, *, validation_share: float, test_share: float, seed: int) -> DatasetDict:
-    """Add the splits that the source lacks, taken from `train` with the share of every class preserved.
+def with_splits(
+    splits: DatasetDict, contents: Contents, *, validation_share: float, test_share: float, seed: int
+) -> tuple[DatasetDict, Contents]:
+    """Add the splits that the source lacks, drawn from `train`.
+
+    Each image draws a number that follows from its content and the seed alone, and the number says which split it is
+    in: so more data, or less, never moves another image from one split to another, nor are copies of an image in two of
+    them. A class gives its share on average, not to the image. There are two exceptions: a class of which all images
+    would be taken keeps one to train on, and a split that would get none gets the one nearest to it.
 
     Args:
-        splits: what `load_images` or `load_unlabelled` returned.
+        splits: what `load_images` or `load_unlabelled` returned, all of them readable.
+        contents: split -> (N,), a digest of the content of each image.
         validation_share: share of `train` for a `validation` split, if there is none; 0 for none.
         test_share: share of `train` for a `test` split, if there is none; 0 for none.
         seed: of the choice; the same seed gives the same images.
 
+    Returns:
+        The splits and their digests.
+
     Raises:
-        ValueError: if a share gives no image, or leaves a class without an image to train on.
+        ValueError: if a share is less than an image, or leaves a class without one to train on.
     """
-    result = dict(splits)
-    for name, share in (("test", test_share), ("validation", validation_share)):
-        if name in splits or share == 0:
-            continue
-        size = round(share * splits["train"].num_rows)
-        most = result["train"].num_rows - len(np.unique(_labels(result["train"])))
-        if not 0 < size <= most:
+    train, of_train = splits["train"], contents["train"]
+    wanted = {"test": test_share, "validation": validation_share}
+    wanted = {name: share for name, share in wanted.items() if share and name not in splits}
+    numbers = _numbers(of_train, seed)
+    distances = {"test": numbers, "validation": 1 - numbers}  # from the ends at which the splits are
+    kept = _one_of_each_class(train, np.abs(numbers - (wanted.get("test", 0) + 1 - wanted.get("validation", 0)) / 2))
+    left, most = np.ones(len(numbers), dtype=bool), len(numbers) - len(kept)
+    result, digests = dict(splits), dict(contents)
+    for name, share in wanted.items():
+        spare = np.setdiff1d(np.flatnonzero(left), kept)
+        size = round(share * len(numbers))
+        if not 0 < size <= most or not len(spare):
             raise ValueError(
-                f"a share of {share} of {splits['train'].num_rows} images for the {name} split is {size}, but it must "
-                f"be at least 1, and at most {most} to leave one of each class to train on: give another share, or "
-                "more images."
+                f"a share of {share} of {len(numbers)} images for the {name} split is {size}, but it must be at least "
+                f"1, and at most {min(most, len(spare))} to leave one of each class to train on: give another share, "
+                "or more images."
             )
-        result["train"], result[name] = parted(result["train"], size, seed)
-    return DatasetDict({name: result[name] for name in SPLIT_NAMES if name in result})
+        rows = spare[np.argsort(distances[name][spare], kind="stable")]
+        rows = rows[: max(1, np.count_nonzero(distances[name][rows] < share))]
+        left[rows], most = False, most - size
+        result[name], digests[name] = train.select(rows), of_train[rows]
+    if wanted:
+        rows = np.flatnonzero(left)
+        result["train"], digests["train"] = train.select(rows), of_train[rows]
+    return DatasetDict({name: result[name] for name in SPLIT_NAMES if name in result}), digests
+
+
+def _numbers(contents: np.ndarray, seed: int) -> np.ndarray:
+    """A number from 0 to 1 for each digest."""
+    key = str(seed).encode()
+    drawn = [blake2b(content.tobytes(), digest_size=8, key=key).digest() for content in contents.astype("<u8")]
+    return np.frombuffer(b"".join(drawn), "<u8") / 2.0**64
+
+
+def _one_of_each_class(dataset: Dataset, distances: np.ndarray) -> np.ndarray:
+    """The row of each class with the smallest of some distances (N,)."""
+    labels = _labels(dataset)
+    rows = np.argsort(distances, kind="stable")
+    return rows[np.unique(labels[rows], return_index=True)[1]]
 
 
 def parted(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:

@@ -13,8 +13,8 @@ from transformers import TrainingArguments as HfTrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..data.checking import check_images
 from ..data.columns import relabelled
-from ..data.images import without_bad_images
 from ..data.loading import load_images
 from ..data.preprocessing import preprocessing
 from ..prediction.loading import load_checkpoint
@@ -69,9 +69,9 @@ def evaluate(
         image_column_name=image_column_name,
         label_column_name=label_column_name,
     )
-    readable, left_out = without_bad_images(DatasetDict({name: dataset}), strict=strict_images)
-    results = predict_dataset(model, processor, shown, readable[name], batch_size)
-    results.left_out = left_out
+    checked = check_images(DatasetDict({name: dataset}), strict=strict_images)
+    results = predict_dataset(model, processor, shown, checked.splits[name], batch_size)
+    results.left_out = checked.left_out
     return results
 
 

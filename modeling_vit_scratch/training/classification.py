@@ -19,12 +19,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.arguments import DataArguments
 from ..data.augmentation import Variation, variations
 from ..data.batch_augmentation import BatchAugmentation
-from ..data.images import without_bad_images
-from ..data.loading import load_images
 from ..data.preprocessing import normalisation, preprocessing
 from ..data.sampling import TrainingImages
-from ..data.splits import with_splits
-from ..data.streaming import ImageStream, StreamedImages, stream_images
+from ..data.streaming import ImageStream, StreamedImages
 from ..evaluation.metrics import compute_metrics
 from ..evaluation.results import SplitResults, results_lines
 from ..interruption import StopSignal
@@ -44,6 +41,7 @@ from .run_folder import (
     resume_point,
     write_checkpoint,
 )
+from .run_images import ImagesOfRun, check_same_images, known_images, load_splits, remember
 from .starting import build_model
 from .trainer import ViTTrainer
 
@@ -68,10 +66,11 @@ def train(arguments: Arguments) -> dict[str, float]:
     checkpoint = resume_point(training, recipe)
     if checkpoint is None:
         check_output_dir(training, recipe)
-    splits, news = load_splits(arguments.data)
-    label_names = splits["train"].features["label"].names
+    images = load_splits(arguments.data, known=known_images(training))
+    splits, label_names = images.splits, images.splits["train"].features["label"].names
     if checkpoint is not None:
         check_same_labels(checkpoint, label_names)
+        check_same_images(checkpoint, images.fingerprint)
     check_metric(training, splits)
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model, label_names)
@@ -81,9 +80,11 @@ def train(arguments: Arguments) -> dict[str, float]:
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    say(training, [*news, origin, *tuned, *plan(trainer, splits, varied), ""])
+    trainer.add_callback(ImagesOfRun(images.fingerprint))
+    say(training, [*images.news, origin, *tuned, *plan(trainer, splits, varied), ""])
     keep = checkpoint is not None or not training.overwrite_output_dir
     with claimed_output_dir(training, recipe, keep=keep):
+        remember(training, images.known)
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.monotonic() - began
@@ -120,35 +121,6 @@ def _closing(run: FinishedRun, output: str) -> list[str]:
 
 
 # --- Before training -------------------------------------------------------------------------------------------------
-
-
-def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
-    """The splits that the arguments ask for, every image checked, and a line for each image that was left out."""
-    where: dict[str, Any] = {
-        "config_name": data.data_config_name,
-        "image_column_name": data.image_column_name,
-        "label_column_name": data.label_column_name,
-    }
-    if data.streaming:
-        return with_stream(*stream_images(data.data, **where, buffer_size=data.shuffle_buffer_size), data)
-    splits = load_images(data.data, **where)
-    splits = with_splits(
-        splits, validation_share=data.train_val_split, test_share=data.train_test_split, seed=data.split_seed
-    )
-    splits, left_out = without_bad_images(splits, strict=data.strict_images)
-    return splits, [f"left out   {sentence}" for sentence in left_out]
-
-
-def with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments) -> tuple[DatasetDict, list[str]]:
-    """What `load_splits` returns, of a train split that is streamed: its images are checked when they come."""
-    others, left_out = without_bad_images(others, strict=data.strict_images)
-    news = [f"left out   {sentence}" for sentence in left_out]
-    if "validation" not in others:
-        news.append("validation none: a stream is not divided, and the data has no validation split")
-    if data.train_test_split and "test" not in others:
-        news.append("test       none: a stream is not divided, and the data has no test split")
-    splits: Any = {"train": stream, **others}
-    return splits, news
 
 
 def training_images(

@@ -20,25 +20,21 @@ from torch import Tensor
 from transformers import AutoModelForMaskedImageModeling, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.arguments import DataArguments
 from ..data.augmentation import variations
-from ..data.images import without_bad_images
-from ..data.loading import load_unlabelled
 from ..data.preprocessing import normalisation, preprocessing
-from ..data.splits import with_splits
-from ..data.streaming import stream_images
 from ..evaluation.results import results_lines
 from ..interruption import StopSignal
 from ..layers_vit_scratch import height_width
 from .arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments, given_values
 from .card import FinishedRun
-from .classification import first_image, say, training_images, with_stream
+from .classification import first_image, say, training_images
 from .finetuning import check_resumable
 from .masking import BlockMasks, MaskedImages, block_pixels
 from .pictures import draw_losses
 from .recipes import recipe_of
 from .report import EpochReport, clock, plan
 from .run_folder import PICTURE, check_output_dir, claimed_output_dir, resume_point, write_checkpoint
+from .run_images import ImagesOfRun, check_same_images, known_images, load_splits, remember
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
 
@@ -65,17 +61,21 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     checkpoint = resume_point(training, recipe)
     if checkpoint is None:
         check_output_dir(training, recipe)
-    splits, news = load_splits(arguments.data)
+    images = load_splits(arguments.data, labelled=False, known=known_images(training))
+    splits = images.splits
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model)
     if checkpoint is not None:
+        check_same_images(checkpoint, images.fingerprint)
         check_resumable(model, checkpoint)
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
     trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    say(training, [*news, origin, *plan(trainer, splits, varied), ""])
+    trainer.add_callback(ImagesOfRun(images.fingerprint))
+    say(training, [*images.news, origin, *plan(trainer, splits, varied), ""])
     keep = checkpoint is not None or not training.overwrite_output_dir
     with claimed_output_dir(training, recipe, keep=keep):
+        remember(training, images.known)
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)
         metrics = validation_metrics(trainer)
@@ -118,18 +118,6 @@ def settle(arguments: PretrainingArguments) -> None:
     if training.metric_for_best_model != METRIC:
         raise ValueError(f"metric_for_best_model must be {METRIC}, got {training.metric_for_best_model!r}.")
     training.label_names = ["bool_masked_pos"]  # transformers asks for a loss where there is what it calls labels
-
-
-def load_splits(data: DataArguments) -> tuple[DatasetDict, list[str]]:
-    """The images to train and to validate on, each checked, and a line for each that was left out."""
-    where: dict[str, Any] = {"config_name": data.data_config_name, "image_column_name": data.image_column_name}
-    if data.streaming:
-        streamed = stream_images(data.data, **where, labelled=False, buffer_size=data.shuffle_buffer_size)
-        return with_stream(*streamed, data)
-    splits = load_unlabelled(data.data, **where)
-    splits = with_splits(splits, validation_share=data.train_val_split, test_share=0, seed=data.split_seed)
-    splits, left_out = without_bad_images(splits, strict=data.strict_images)
-    return splits, [f"left out   {sentence}" for sentence in left_out]
 
 
 def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImageProcessor, str]:

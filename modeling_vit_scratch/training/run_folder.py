@@ -26,6 +26,7 @@ from .card import FinishedRun, write_model_card
 from .finetuning import ADAPTER
 from .pictures import draw_training
 
+CHECKED = "checked_images.npy"
 INCOMPLETE = ".incomplete"
 INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
 LOCK = f"{INCOMPLETE}-lock"
@@ -47,6 +48,7 @@ RUN_FILES = (
     "preprocessor_config.json",
     "runs",
     ADAPTER,
+    CHECKED,
     INCOMPLETE,
     f"{INCOMPLETE_CHECKPOINT}-*",
     f"{LOCK}*",
@@ -283,4 +285,5 @@ def write_checkpoint(
     shutil.rmtree(output / ADAPTER, ignore_errors=True)  # of a run that was stopped right here
     for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, output / path.name)
+    (output / CHECKED).unlink(missing_ok=True)
     staging.rmdir()

@@ -1,0 +1,156 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""The images of a run: checked, in splits, and the same ones when the run is resumed.
+
+A run that went on with other images would be validated on some that it was trained on, so each checkpoint holds a
+digest of its images, and what was checked is remembered in the output folder for the next start.
+"""
+
+import json
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ..data.arguments import DataArguments
+from ..data.checking import NO_IMAGES, KnownImages, check_images, duplicates
+from ..data.loading import load_images, load_unlabelled
+from ..data.splits import with_splits
+from ..data.streaming import ImageStream, stream_images
+from .arguments import TrainingArguments
+from .run_folder import CHECKED, INCOMPLETE, STATE
+
+# Split -> how many images it has, and a digest of them and their labels, in their order.
+Fingerprint = dict[str, dict[str, Any]]
+
+
+class RunImages(NamedTuple):
+    """The images of a run."""
+
+    splits: DatasetDict
+    news: list[str]  # lines for the terminal: what was left out, what is in two splits
+    fingerprint: Fingerprint
+    known: KnownImages
+
+
+def load_splits(data: DataArguments, *, labelled: bool = True, known: KnownImages = NO_IMAGES) -> RunImages:
+    """The splits that the arguments ask for, every image checked; without labels there is no test split.
+
+    Args:
+        data: where the images are and how they are split.
+        labelled: whether labels are wanted.
+        known: images that need not be decoded again.
+
+    Raises:
+        ValueError: if there are none, or they will not do.
+    """
+    where: dict[str, Any] = {"config_name": data.data_config_name, "image_column_name": data.image_column_name}
+    if labelled:
+        where["label_column_name"] = data.label_column_name
+    if data.streaming:
+        stream, others = stream_images(data.data, **where, labelled=labelled, buffer_size=data.shuffle_buffer_size)
+        return _with_stream(stream, others, data, known)
+    loaded = load_images(data.data, **where) if labelled else load_unlabelled(data.data, **where)
+    checked = check_images(loaded, strict=data.strict_images, known=known)
+    shares = {"validation_share": data.train_val_split, "test_share": data.train_test_split if labelled else 0}
+    splits, contents = with_splits(checked.splits, checked.contents, **shares, seed=data.split_seed)
+    news = [f"left out   {sentence}" for sentence in checked.left_out]
+    news += [f"duplicate  {sentence}" for sentence in duplicates(splits, contents)]
+    return RunImages(splits, news, _fingerprint(splits, contents), checked.known)
+
+
+def _with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments, known: KnownImages) -> RunImages:
+    """The images of a train split that is streamed, which are checked when they come, and of other splits."""
+    checked = check_images(others, strict=data.strict_images, known=known)
+    news = [f"left out   {sentence}" for sentence in checked.left_out]
+    news += [f"duplicate  {sentence}" for sentence in duplicates(checked.splits, checked.contents)]
+    if "validation" not in others:
+        news.append("validation none: a stream is not divided, and the data has no validation split")
+    if data.train_test_split and "test" not in others:
+        news.append("test       none: a stream is not divided, and the data has no test split")
+    splits: Any = {"train": stream, **checked.splits}
+    # Nobody reads a stream to know it: it is taken for the same if each of its shards has as many images.
+    train = {"train": {"images": stream.num_rows, "digest": _digest(np.asarray(stream.shard_sizes))}}
+    return RunImages(splits, news, train | _fingerprint(checked.splits, checked.contents), checked.known)
+
+
+# --- Whether they are the same ---------------------------------------------------------------------------------------
+
+
+def _fingerprint(splits: DatasetDict, contents: dict[str, np.ndarray]) -> Fingerprint:
+    return {
+        name: {"images": dataset.num_rows, "digest": _digest(contents[name], _labels(dataset))}
+        for name, dataset in splits.items()
+    }
+
+
+def _labels(dataset: Dataset) -> np.ndarray:
+    return np.asarray(dataset["label"][:] if "label" in dataset.features else [])
+
+
+def _digest(*numbers: np.ndarray) -> str:
+    return blake2b(b"".join(each.astype("<u8").tobytes() for each in numbers), digest_size=16).hexdigest()
+
+
+class ImagesOfRun(TrainerCallback, ExportableState):
+    """Has the fingerprint of the images written to `trainer_state.json`, which is in each checkpoint."""
+
+    def __init__(self, fingerprint: Fingerprint):
+        self.fingerprint = fingerprint
+
+    def state(self) -> dict[str, Any]:
+        """What transformers writes of a callback."""
+        return {"args": {"fingerprint": self.fingerprint}, "attributes": {}}
+
+
+def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
+    """Refuse to go on from a checkpoint with other images, or with the same ones in other splits.
+
+    Raises:
+        ValueError: with what changed.
+    """
+    state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+    saved = state.get("stateful_callbacks", {}).get(ImagesOfRun.__name__)
+    if saved is None:
+        return  # of an earlier version
+    before: Fingerprint = saved["args"]["fingerprint"]
+    nothing = {"images": 0, "digest": ""}
+    changes = [
+        _change(name, before.get(name, nothing)["images"], fingerprint.get(name, nothing)["images"])
+        for name in {**before, **fingerprint}
+        if before.get(name, nothing) != fingerprint.get(name, nothing)
+    ]
+    if changes:
+        raise ValueError(
+            f"the images are not those that {checkpoint} was trained and validated on ({'; '.join(changes)}), so it "
+            "could be validated on what it was trained on: put them and the settings of their splits back as they "
+            "were, or start anew with --overwrite_output_dir or in another --output_dir."
+        )
+
+
+def _change(split: str, before: int, now: int) -> str:
+    if before == now:
+        return f"in {split} as many images, {now:,}, but others, or with other labels"
+    difference = abs(now - before)
+    comparison = f"{difference:,} image{'s' * (difference > 1)} {'more' if now > before else 'fewer'}"
+    return f"in {split} {comparison}, {now:,} instead of {before:,}"
+
+
+# --- What was checked ------------------------------------------------------------------------------------------------
+
+
+def known_images(arguments: TrainingArguments) -> KnownImages:
+    """What an earlier start of a run found readable, as the output folder remembers it."""
+    return KnownImages.read(Path(str(arguments.output_dir)) / CHECKED)
+
+
+def remember(arguments: TrainingArguments, known: KnownImages) -> None:
+    """Keep in the output folder what was found readable, until the run has ended."""
+    if arguments.process_index == 0:
+        output = Path(str(arguments.output_dir))
+        known.write(output / INCOMPLETE)
+        os.replace(output / INCOMPLETE, output / CHECKED)
