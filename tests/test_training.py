@@ -30,6 +30,7 @@ from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.training import classification as training
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.classification import load_splits
+from modeling_vit_scratch.training.recipes import parse_recipe, recipe_of
 
 # The learning rate 0 leaves every weight as it was at the start.
 UNTRAINED = ("--max_steps=1", "--learning_rate=0")
@@ -300,6 +301,32 @@ def test_steps_instead_of_epochs(train):
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 6
     assert "(best validation_macro_f1)" in result.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "metric"),
+    [
+        ([], "validation_accuracy"),
+        (["--class_weights=auto"], "validation_macro_f1"),
+        (["--class_weights=auto", "--metric_for_best_model=validation_accuracy"], "validation_accuracy"),
+        (["--class_weights=auto", "--metric_for_best_model=validation_loss"], "validation_loss"),
+    ],
+)
+def test_class_weights_have_the_best_checkpoint_chosen_by_macro_f1_unless_another_metric_is_named(
+    pictures, tmp_path, monkeypatch, flags, metric
+):
+    def stop(arguments, splits):
+        check_metric(arguments, splits)
+        chosen = arguments.metric_for_best_model, arguments.greater_is_better
+        raise ValueError(f"chosen by {chosen}")
+
+    check_metric = training.check_metric
+    monkeypatch.setattr(training, "check_metric", stop)
+    arguments = parse_recipe("image-folder", [f"--data={pictures}", f"--output_dir={tmp_path / 'run'}", *flags])
+    with pytest.raises(ValueError, match=re.escape(f"chosen by {(metric, metric != 'validation_loss')}")):
+        training.train(arguments)
+    # What the run was told, or took for told, is in its recipe.
+    assert recipe_of(arguments).get("metric_for_best_model") == (metric if flags else None)
 
 
 def test_it_trains_without_validating_on_the_way(train):

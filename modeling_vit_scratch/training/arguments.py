@@ -130,7 +130,11 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
     metric_for_best_model: str | None = field(
-        default="validation_accuracy", metadata={"help": "Metric that says which checkpoint is best."}
+        default=None,
+        metadata={
+            "help": "Metric that says which checkpoint is best; by default validation_accuracy, or with class_weights "
+            "validation_macro_f1."
+        },
     )
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep besides the best."})
     remove_unused_columns: bool = field(
@@ -193,6 +197,8 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.muon_learning_rate is not None and self.layer_decay < 1:
             raise ValueError("layer_decay and muon_learning_rate exclude each other: give one of them.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
+        if self.metric_for_best_model is None:
+            self.metric_for_best_model = "validation_accuracy"
         # Unless told so, accelerate does not let processes on CPUs work together, and transformers allows no bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.report_to is None:
@@ -221,8 +227,8 @@ class TrainingArguments(transformers.TrainingArguments):
                 f"save_strategy {self.save_strategy} and eval_strategy {self.eval_strategy} must be the same to end "
                 "with the best checkpoint: give both alike, or --load_best_model_at_end false."
             )
-        if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
+        if self.greater_is_better is None:
+            self.greater_is_better = not str(self.metric_for_best_model).endswith(("loss", "error"))
 
 
 @dataclass
