@@ -144,7 +144,8 @@ class TrainingArguments(transformers.TrainingArguments):
         default=None,
         metadata={
             "help": "Train the matrices of the blocks with Muon at this learning rate, such as 0.02, and the rest with "
-            "--optim; from scratch it takes fewer steps."
+            "--optim; from scratch it takes fewer steps. Weight decay goes with the rate: a step shortens a matrix by "
+            "muon_learning_rate x weight_decay, and the rest by learning_rate x weight_decay, 20 times less at 1e-3."
         },
     )
     layer_decay: float = field(

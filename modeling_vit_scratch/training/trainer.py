@@ -156,7 +156,10 @@ class ViTTrainer(Trainer):
         self.loaders = []
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The batches of a step; how long they were waited for, and which images could not be read, is reported."""
+        """The batches of a step, and their images, or masked patches, in all processes, by which its loss is divided.
+
+        How long they were waited for, and which images could not be read, is reported.
+        """
         began = time.monotonic()
         try:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -165,6 +168,9 @@ class ViTTrainer(Trainer):
         except StreamError as error:
             raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
+        if self.compute_loss_func is None:  # transformers counts labels alone
+            masked = sum((batch["bool_masked_pos"].sum() for batch in batches), torch.tensor(0)).to(device)
+            num_items = self.accelerator.gather(masked).sum() if self.args.average_tokens_across_devices else masked
         for batch in batches:
             self.report.name_unreadable(batch.pop(UNREADABLE, []))
         return batches, num_items
@@ -258,6 +264,11 @@ class ViTTrainer(Trainer):
                 rate, weight_decay = self.args.muon_learning_rate, self.args.weight_decay
                 self.optimizer = MuonForBlocks(self.optimizer, model, rate, weight_decay)
         return self.optimizer
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All parameters but those that the model declares to be left alone."""
+        spared = cast(Any, model).no_weight_decay()
+        return [name for name, _ in model.named_parameters() if name not in spared]
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
