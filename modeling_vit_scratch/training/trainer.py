@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, default_data_collator
+from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -90,7 +90,7 @@ class ViTTrainer(Trainer):
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = str(Path(str(args.output_dir)) / "runs")  # one, however often it goes on
         self.add_callback(report)
-        self.add_callback(_AfterStep(self))
+        self.add_callback(_AroundSteps(self))
 
     def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # True is no name
         """Train as transformers does.
@@ -374,12 +374,17 @@ class ViTTrainer(Trainer):
         return Path(folder) / TRAINED_WEIGHTS
 
 
-class _AfterStep(TrainerCallback):
-    """Calls the trainer after each step, and ends a run that was asked to end once it is saved."""
+class _AroundSteps(TrainerCallback):
+    """Seeds each process, calls the trainer after each step, and ends a run that was asked to end once it is saved."""
 
     def __init__(self, trainer: ViTTrainer):
         self.trainer = trainer
         self.ending = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The weights are made, from the seed that all processes share. What varies a batch, and what the model drops,
+        # each process draws for itself; a run that goes on restores the state of each.
+        set_seed(args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.after_step():
