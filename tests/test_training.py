@@ -350,6 +350,15 @@ def test_what_is_asked_for_is_what_the_plan_says(train, flags, said):
     assert said in train("--max_steps=2", *flags)[1].out
 
 
+def test_mixed_precision_saves_what_was_trained_and_nothing_rounded(train):
+    # Before the final checkpoint is written, all splits are predicted.
+    folder, _ = train("--max_steps=2", "--bf16", "--ema_decay=0.5", "--load_best_model_at_end=false")
+    assert same_weights(folder, folder / "checkpoint-2")
+    for name, weight in weights(folder).items():
+        assert weight.dtype == torch.float32
+        assert not torch.equal(weight, weight.bfloat16().float()), name
+
+
 def test_processes_that_load_images_vary_them_alike_in_every_run(train):
     flags = ("--max_steps=3", "--dataloader_num_workers=1")
     one, _ = train(*flags, name="one")
@@ -575,6 +584,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, model, message):
         (("--attn_implementation=flash_attention_2",), "cannot be loaded: FlashAttention2"),
         (("--save_strategy=steps", "--save_steps=5"), "save_strategy steps and eval_strategy epoch must be the"),
         (("--metric_for_best_model=accuracy",), "metric_for_best_model must be one of validation_loss, validation_acc"),
+        (("--bf16_full_eval",), "bf16_full_eval=True would round the weights themselves, and the checkpoint would be"),
         (("--remove_unused_columns",), "remove_unused_columns=True would drop the image column; leave it false."),
         (("--learning_rate=fast",), "argument --learning_rate: invalid float value: 'fast'."),
         (("--data=/no/such/folder",), "/no/such/folder"),

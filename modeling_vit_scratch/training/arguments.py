@@ -10,7 +10,7 @@ import transformers
 from transformers.integrations import is_tensorboard_available
 
 from ..data.arguments import AugmentationArguments, DataArguments, check_range
-from ..machine import spare_cores
+from ..machine import OneGpu, spare_cores
 from ..overrides import parse_overrides
 
 # Switches of `TrainingArguments` that this job cannot do with.
@@ -18,6 +18,8 @@ MUST_BE_OFF = {
     "remove_unused_columns": "would drop the image column",
     "dataloader_drop_last": "would leave out images of validation and test, too",
     "prediction_loss_only": "would leave no predictions to score",
+    "bf16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
+    "fp16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
 }
 # What pre-training on images without labels has no use for, and why.
@@ -106,7 +108,7 @@ class MaskingArguments:
 
 
 @dataclass
-class TrainingArguments(transformers.TrainingArguments):
+class TrainingArguments(OneGpu, transformers.TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults that image classification wants.
 
     Validate, log and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image
