@@ -211,6 +211,13 @@ def test_switches_that_the_job_cannot_do_with_are_refused_with_the_reason(name):
         TrainingArguments(**{name: True})
 
 
+def test_images_weigh_alike_in_all_processes_or_it_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^average_tokens_across_devices=False would weigh an image by the process that"
+    ):
+        TrainingArguments(average_tokens_across_devices=False)
+
+
 @pytest.mark.parametrize(
     ("cores", "processes", "workers"),
     [

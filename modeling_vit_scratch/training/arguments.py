@@ -185,6 +185,10 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         for name, reason in MUST_BE_OFF.items():
             if getattr(self, name):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
+        if not self.average_tokens_across_devices:
+            raise ValueError(
+                "average_tokens_across_devices=False would weigh an image by the process that gets it; leave it true."
+            )
         if self.max_steps <= 0:
             check_range(self, ("num_train_epochs",), "above 0")
         if self.hub_strategy != "end":

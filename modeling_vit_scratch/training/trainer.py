@@ -169,8 +169,8 @@ class ViTTrainer(Trainer):
             raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
         if self.compute_loss_func is None:  # transformers counts labels alone
-            masked = sum((batch["bool_masked_pos"].sum() for batch in batches), torch.tensor(0)).to(device)
-            num_items = self.accelerator.gather(masked).sum() if self.args.average_tokens_across_devices else masked
+            masked = sum((batch["bool_masked_pos"].sum() for batch in batches), torch.tensor(0))
+            num_items = self.accelerator.gather(masked.to(device)).sum()
         for batch in batches:
             self.report.name_unreadable(batch.pop(UNREADABLE, []))
         return batches, num_items
