@@ -581,12 +581,13 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         Args:
             pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
             bool_masked_pos: (B, N), true where a patch is hidden from the model; the loss is over these.
-            num_items_in_batch: of `**kwargs`, the masked patches of the training step that these images are a part of;
-                the losses of the parts add up to that of the step. By default the masked patches of these images.
+            num_items_in_batch: of `**kwargs`, the number of images of the training step that these are a part of.
 
         Returns:
             `reconstruction` (B, C, H, W), and with `bool_masked_pos` the `loss`: the mean absolute difference of
-            reconstruction and image over the pixels of the masked patches (SimMIM, equation 1).
+            reconstruction and image over the pixels of the masked patches (SimMIM, equation 1). With
+            `num_items_in_batch` it is the sum of this mean of each image, divided by that number, so that the losses of
+            the parts of a step add up to the mean of its images.
 
         Raises:
             ValueError: if there is a mask and the decoder's stride is not the patch size.
@@ -611,18 +612,31 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         reconstruction = self.decoder(patches.transpose(1, 2).unflatten(2, grid_size))  # (B, C, H, W)
         loss = None
         if bool_masked_pos is not None:
-            mask = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
-            mask = mask.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
-            difference = F.l1_loss(pixel_values, reconstruction, reduction="none")
-            total = (difference * mask).sum(dtype=torch.float32)  # float16 ends at 65,504
-            num_pixels = mask.sum() + 1e-5 if num_items is None else num_items * math.prod(patch_size)
-            loss = total / num_pixels / self.config.num_channels
+            hidden = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
+            hidden = hidden.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
+            loss = reconstruction_loss(reconstruction, pixel_values, hidden, num_items)
         return MaskedImageModelingOutput(
             loss=loss,
             reconstruction=reconstruction,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def reconstruction_loss(painted: Tensor, images: Tensor, hidden: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """The loss of `ViTScratchForMaskedImageModeling`, in float32, because sums may be more than float16 holds.
+
+    Args:
+        painted, images: (B, C, H, W).
+        hidden: (B, 1, H, W), true where the model saw nothing.
+        num_items: images of the training step, or None.
+    """
+    difference = F.l1_loss(images, painted, reduction="none") * hidden  # (B, C, H, W)
+    totals = difference.sum(dim=(1, 2, 3), dtype=torch.float32)  # (B,)
+    counts = images.shape[1] * hidden.sum(dim=(1, 2, 3))  # (B,)
+    if num_items is None:
+        return totals.sum() / counts.sum().clamp(min=1)
+    return (totals / counts.clamp(min=1)).sum() / num_items
 
 
 class ViTScratchBackbone(BackboneMixin, ViTScratchModel):

@@ -770,25 +770,30 @@ def test_trainer_accumulates_classes_as_with_transformers_vit(plain_step):
         torch.testing.assert_close(parameter, expected[name], atol=1e-5, rtol=0, msg=name)
 
 
-def test_trainer_accumulates_the_gradient_of_all_masked_images(plain_step):
-    # It counts no items where there are no labels: its batches must be alike, and are weighed alike.
-    examples = [
-        {"pixel_values": image, "bool_masked_pos": torch.arange(20) % 4 == index}
-        for index, image in enumerate(images(4))
-    ]
-    models = [tiny(ViTScratchForMaskedImageModeling, attention_probs_dropout_prob=0.0) for _ in range(2)]
-    for model, batch_size, accumulated in zip(models, (4, 2), (1, 2), strict=True):
-        plain_step(model, examples, batch_size, accumulated)
-    for name, parameter in models[0].named_parameters():
-        torch.testing.assert_close(models[1].get_parameter(name), parameter, atol=1e-6, rtol=0, msg=name)
-
-
-def test_the_losses_of_the_parts_of_a_step_add_up_to_that_of_all_masked_patches():
+def test_the_losses_of_the_parts_of_a_step_add_up_to_the_mean_of_its_masked_images():
     model = tiny(ViTScratchForMaskedImageModeling)
     masked = torch.arange(60).view(3, 20) % 7 < torch.tensor([[1], [3], [5]])  # more in each image
     x = images(3)
-    parts = [model(x[part], masked[part], num_items_in_batch=masked.sum()).loss for part in (slice(2), slice(2, 3))]
-    torch.testing.assert_close(sum(parts), model(x, masked).loss)
+    alone = [model(x[index : index + 1], masked[index : index + 1]).loss for index in range(3)]
+    parts = [model(x[part], masked[part], num_items_in_batch=torch.tensor(3)).loss for part in (slice(2), slice(2, 3))]
+    torch.testing.assert_close(sum(parts), sum(alone) / 3)
+    masked[0] = False  # an image that is seen whole has nothing to be painted
+    torch.testing.assert_close(model(x, masked, num_items_in_batch=3).loss, (alone[1] + alone[2]) / 3)
+
+
+@pytest.mark.parametrize(("number", "labelled"), [(4, False), (5, True)])
+def test_trainer_accumulates_the_gradient_of_all_masked_images(number, labelled, plain_step):
+    # Where there are no labels, which it counts, it takes batches for equally large: 2 and 2, not 2, 2 and 1.
+    examples = [
+        {"pixel_values": image, "bool_masked_pos": torch.arange(20) % 4 == index % 4}
+        | ({"labels": index} if labelled else {})
+        for index, image in enumerate(images(number))
+    ]
+    models = [tiny(ViTScratchForMaskedImageModeling, attention_probs_dropout_prob=0.0) for _ in range(2)]
+    for model, batch_size, accumulated in zip(models, (number, 2), (1, -(-number // 2)), strict=True):
+        plain_step(model, examples, batch_size, accumulated)
+    for name, parameter in models[0].named_parameters():
+        torch.testing.assert_close(models[1].get_parameter(name), parameter, atol=1e-6, rtol=0, msg=name)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class ViTTrainer(Trainer):
         self.loaders = []
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The batches of a step, and their images, or masked patches, in all processes, by which its loss is divided.
+        """The batches of a step, and the number of its images in all processes, by which its loss is divided.
 
         How long they were waited for, and which images could not be read, is reported.
         """
@@ -169,8 +169,8 @@ class ViTTrainer(Trainer):
             raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
         if self.compute_loss_func is None:  # transformers counts labels alone
-            masked = sum((batch["bool_masked_pos"].sum() for batch in batches), torch.tensor(0))
-            num_items = self.accelerator.gather(masked.to(device)).sum()
+            num_images = torch.tensor(sum(len(batch["pixel_values"]) for batch in batches), device=device)
+            num_items = self.accelerator.gather(num_images).sum()
         for batch in batches:
             self.report.name_unreadable(batch.pop(UNREADABLE, []))
         return batches, num_items
