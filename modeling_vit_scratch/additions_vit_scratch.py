@@ -230,8 +230,9 @@ class TokenPooling(nn.Module):
     def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
             return x.mean(dim=1)
-        weights = mask.bool().to(x.dtype).unsqueeze(-1)  # (B, N, 1)
-        return (x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        weights = mask.bool().unsqueeze(-1)  # (B, N, 1)
+        total = (x * weights).sum(dim=1, dtype=torch.float32)  # float16 ends at 65,504
+        return (total / weights.sum(dim=1).clamp(min=1)).to(x.dtype)
 
 
 class AttentionPooling(nn.Module):

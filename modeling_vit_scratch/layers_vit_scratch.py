@@ -14,6 +14,7 @@ Sources: the article "Understanding Vision Transformers"; Dosovitskiy et al. 202
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,8 @@ class PatchEmbedding(nn.Module):
             return self._between_norms(x)
         x = self.projection(x)  # (B, D, H / patch height, W / patch width)
         x = self.flatten(x)  # (B, D, N)
-        return x.transpose(1, 2)  # (B, N, D)
+        # Autocast rounds what a projection gives. The sum of the branches that begins here has the weights' precision.
+        return x.transpose(1, 2).to(self.projection.weight.dtype)  # (B, N, D)
 
     def _between_norms(self, x: Tensor) -> Tensor:
         x = F.unfold(x, self.patch_size, stride=self.patch_size).transpose(1, 2)  # (B, N, C * patch height * width)
@@ -188,7 +190,10 @@ class PositionalEncoding(nn.Module):
         # (B, rows, trained rows) and (B, columns, trained columns)
         rows = resampling_weights(self.grid_size[0], grid_size[0], extent[:, 0], self.interpolation)
         columns = resampling_weights(self.grid_size[1], grid_size[1], extent[:, 1], self.interpolation)
-        return torch.einsum("brh,bcw,hwd->brcd", rows, columns, positions).flatten(1, 2)
+        kind = positions.device.type
+        # Autocast would round the positions; only where it is on, because exported graphs would keep the switch.
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            return torch.einsum("brh,bcw,hwd->brcd", rows, columns, positions).flatten(1, 2)
 
     def sincos2d(self, grid_size: tuple[int, int], like: Tensor) -> Tensor:
         """The fixed positions of a grid of any size, in the dtype and on the device of `like`: -> (1, N, D)."""

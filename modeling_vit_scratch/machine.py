@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What a process makes of the machine that it runs on: the cores to load images with, and memory."""
+"""What a process makes of the machine that it runs on: the cores to load images with, its GPU, and memory."""
 
 import ctypes
 import os
@@ -34,3 +34,29 @@ def own_cores() -> int:
 def spare_cores() -> int:
     """Processes to load images with: the cores that the training processes leave, eight for each of them at most."""
     return min(MOST_WORKERS, own_cores() - 1)
+
+
+class OneGpu:
+    """`TrainingArguments` of a process that keeps to one GPU, the first that it sees.
+
+    With several, and no launcher, transformers' would run the model on all of them in threads (`nn.DataParallel`), and
+    its `Trainer` would multiply a loss that is divided by the images of the step by the number of GPUs.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process; 0 on the CPU."""
+        return min(1, super().n_gpu)  # type: ignore[misc]  # of what it is mixed into
+
+
+def idle_gpus(kind: str = "cuda") -> str:
+    """What to tell a person who has more GPUs than this process uses, if nothing launched it; empty otherwise."""
+    import torch  # not before it is needed: the commands begin here
+
+    number = torch.cuda.device_count()
+    if kind != "cuda" or number < 2 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return ""
+    return (
+        f"1 of {number} is used; torchrun --nproc_per_node={number} -m modeling_vit_scratch …, or accelerate launch, "
+        "starts a process for each"
+    )

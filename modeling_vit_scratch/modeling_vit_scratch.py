@@ -178,6 +178,17 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
                 stacked[f"{name}.ff.0.weight"] = 2  # gates, values
         return stacked
 
+    def no_weight_decay(self) -> set[str]:
+        """The parameters that weight decay is to leave alone: all but the weights of linear layers and convolutions.
+
+        Those are biases, norms, factors of `LayerScale`, positions, tokens, and the query of attention pooling. timm
+        asks a model by this name; transformers' `Trainer` asks none, and decays some of them.
+        """
+        decayed = {
+            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+        }
+        return {name for name, _ in self.named_parameters()} - decayed
+
     def floating_point_ops(self, inputs: dict[str, Tensor], exclude_embeddings: bool = False) -> int:
         """Operations of a training step on a batch, for `Trainer`'s `total_flos`.
 
@@ -502,10 +513,13 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
             labels: (B,) class indices; (B, K) of 0 and 1 for several labels an image; (B,) or (B, K) numbers for
                 regression. `config.problem_type` says which; unset, it follows from `num_labels` and the dtype.
+            num_items_in_batch: of `**kwargs`, the labels of the training step that these are a part of (B numbers, or
+                B x K); the losses of the parts add up to that of the step. `Trainer` gives it. By default these labels.
 
         Returns:
             `logits` (B, K), `loss` (a scalar) if there are labels, `hidden_states` and `attentions` where asked for.
         """
+        num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.vit(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -515,10 +529,18 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             **kwargs,
         )
         logits = self.classification_head(outputs.pooler_output)  # (B, K)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        loss = None if labels is None else self._loss(labels, logits, num_items)  # a scalar
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def _loss(self, labels: Tensor, logits: Tensor, num_items: Tensor | int | None) -> Tensor:
+        if num_items is None:
+            return self.loss_function(labels, logits, self.config)
+        loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items)
+        if self.config.problem_type == "single_label_classification":
+            return loss
+        return loss * labels.numel() / num_items  # transformers counts the labels of a step for classes alone
 
 
 class PixelDecoder(nn.Sequential):
@@ -559,14 +581,18 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         Args:
             pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
             bool_masked_pos: (B, N), true where a patch is hidden from the model; the loss is over these.
+            num_items_in_batch: of `**kwargs`, the number of images of the training step that these are a part of.
 
         Returns:
             `reconstruction` (B, C, H, W), and with `bool_masked_pos` the `loss`: the mean absolute difference of
-            reconstruction and image over the pixels of the masked patches (SimMIM, equation 1).
+            reconstruction and image over the pixels of the masked patches (SimMIM, equation 1). With
+            `num_items_in_batch` it is the sum of this mean of each image, divided by that number, so that the losses of
+            the parts of a step add up to the mean of its images.
 
         Raises:
             ValueError: if there is a mask and the decoder's stride is not the patch size.
         """
+        num_items = kwargs.pop("num_items_in_batch", None)
         patch_size = self.vit.patch_embedding.patch_size
         if bool_masked_pos is not None and self.decoder.stride != patch_size:
             raise ValueError(
@@ -586,16 +612,31 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         reconstruction = self.decoder(patches.transpose(1, 2).unflatten(2, grid_size))  # (B, C, H, W)
         loss = None
         if bool_masked_pos is not None:
-            mask = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
-            mask = mask.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
-            difference = F.l1_loss(pixel_values, reconstruction, reduction="none")
-            loss = (difference * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+            hidden = bool_masked_pos.bool().unflatten(1, grid_size).unsqueeze(1)  # (B, 1, rows, columns)
+            hidden = hidden.repeat_interleave(patch_size[0], 2).repeat_interleave(patch_size[1], 3)  # (B, 1, H, W)
+            loss = reconstruction_loss(reconstruction, pixel_values, hidden, num_items)
         return MaskedImageModelingOutput(
             loss=loss,
             reconstruction=reconstruction,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def reconstruction_loss(painted: Tensor, images: Tensor, hidden: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """The loss of `ViTScratchForMaskedImageModeling`, in float32, because sums may be more than float16 holds.
+
+    Args:
+        painted, images: (B, C, H, W).
+        hidden: (B, 1, H, W), true where the model saw nothing.
+        num_items: images of the training step, or None.
+    """
+    difference = F.l1_loss(images, painted, reduction="none") * hidden  # (B, C, H, W)
+    totals = difference.sum(dim=(1, 2, 3), dtype=torch.float32)  # (B,)
+    counts = images.shape[1] * hidden.sum(dim=(1, 2, 3))  # (B,)
+    if num_items is None:
+        return totals.sum() / counts.sum().clamp(min=1)
+    return (totals / counts.clamp(min=1)).sum() / num_items
 
 
 class ViTScratchBackbone(BackboneMixin, ViTScratchModel):

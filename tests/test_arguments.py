@@ -197,11 +197,25 @@ def test_which_is_better_can_be_said():
 
 @pytest.mark.parametrize(
     "name",
-    ["remove_unused_columns", "dataloader_drop_last", "prediction_loss_only", "batch_eval_metrics"],
+    [
+        "remove_unused_columns",
+        "dataloader_drop_last",
+        "prediction_loss_only",
+        "batch_eval_metrics",
+        "bf16_full_eval",
+        "fp16_full_eval",
+    ],
 )
 def test_switches_that_the_job_cannot_do_with_are_refused_with_the_reason(name):
     with pytest.raises(ValueError, match=rf"^{name}=True (would|is) .*; leave it false\.$"):
         TrainingArguments(**{name: True})
+
+
+def test_images_weigh_alike_in_all_processes_or_it_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^average_tokens_across_devices=False would weigh an image by the process that"
+    ):
+        TrainingArguments(average_tokens_across_devices=False)
 
 
 @pytest.mark.parametrize(

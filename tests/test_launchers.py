@@ -278,7 +278,7 @@ def test_the_number_of_processes_does_not_change_the_losses(tmp_path, monkeypatc
 
 
 def test_an_average_of_the_weights_and_a_resumed_run_do_not_mind_two_processes(tmp_path):
-    flags = ["digits", *SMALL, "--eval_strategy=steps", "--eval_steps=2", "--ema_decay=0.9"]
+    flags = ["digits", *SMALL, "--eval_strategy=steps", "--eval_steps=2", "--ema_decay=0.9", "--mixup_alpha=0.5"]
     for name, steps in (("whole", 4), ("parted", 2), ("parted", 4)):
         # The first two of four steps are trained as the beginning of four: the learning rate is constant.
         command = ["train", *flags, f"--max_steps={steps}", "--lr_scheduler_type=constant", "--warmup_steps=0"]
@@ -287,3 +287,13 @@ def test_an_average_of_the_weights_and_a_resumed_run_do_not_mind_two_processes(t
         results = in_two_processes(*command, folder=tmp_path)
         assert [result.status for result in results] == [0, 0], results
     assert same_weights(tmp_path / "whole", tmp_path / "parted")
+    # What is dropped, and what varies a batch, each process draws for itself, and goes on from where it was.
+    whole, parted = (
+        [
+            torch.load(tmp_path / name / "checkpoint-4" / f"rng_state_{rank}.pth", weights_only=False)["cpu"]
+            for rank in range(2)
+        ]
+        for name in ("whole", "parted")
+    )
+    assert not torch.equal(*whole)
+    assert all(map(torch.equal, parted, whole))

@@ -61,12 +61,41 @@ def test_an_image_counts_as_much_as_its_class_weighs():
     assert loss([2, 0], weights=WEIGHTS) == pytest.approx((0.5 * COSTS[2] + 2 * COSTS[0]) / 2)
     assert loss([2, 2], weights=WEIGHTS) == pytest.approx(0.5 * COSTS[2])
     assert loss([2, 0], weights=WEIGHTS, num_items=10) == pytest.approx((0.5 * COSTS[2] + 2 * COSTS[0]) / 10)
-    assert loss([[0.25, 0.0, 0.75]], weights=WEIGHTS) == pytest.approx(0.25 * 2 * COSTS[0] + 0.75 * 0.5 * COSTS[2])
+    mixed = (0.25 * 2 + 0.75 * 0.5) * (0.25 * COSTS[0] + 0.75 * COSTS[2])
+    assert loss([[0.25, 0.0, 0.75]], weights=WEIGHTS) == pytest.approx(mixed)
 
 
-def test_smoothing_and_weights_go_together():
-    expected = 0.1 * 2 * COSTS[0] + 0.1 * 1 * COSTS[1] + 0.8 * 0.5 * COSTS[2]
-    assert loss([2], smoothing=0.3, weights=WEIGHTS) == pytest.approx(expected)
+def test_smoothing_leaves_the_weight_of_an_image_as_it_is():
+    # Torch's own weights would count each part of the target by its class: 0.1 * 2 * COSTS[0] and so on.
+    smoothed = 0.1 * COSTS[0] + 0.1 * COSTS[1] + 0.8 * COSTS[2]
+    assert loss([2], smoothing=0.3, weights=WEIGHTS) == pytest.approx(0.5 * smoothed)
+    shares = [[0.25, 0.0, 0.75]]
+    smoothed = 0.275 * COSTS[0] + 0.1 * COSTS[1] + 0.625 * COSTS[2]
+    assert loss(shares, smoothing=0.3, weights=WEIGHTS) == pytest.approx((0.25 * 2 + 0.75 * 0.5) * smoothed)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["labels", "shares"])
+def test_a_common_class_is_still_learned_where_a_rare_one_weighs_far_more(mixed):
+    # 400 dark and 16 light images that one number tells apart: the odds are 25, and the smoothing leaves 19.
+    labels = torch.tensor([0] * 400 + [1] * 16)
+    brightness = 2.0 * labels - 1
+    criterion = ClassificationLoss(0.1, class_weights("auto", ["dark", "light"], labels.numpy()))
+    targets = torch.nn.functional.one_hot(labels).float() if mixed else labels
+    slope, bias = (torch.zeros(2, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.LBFGS([slope, bias], line_search_fn="strong_wolfe")
+
+    def measure():
+        optimizer.zero_grad()
+        value = criterion({"logits": brightness[:, None] * slope + bias}, targets)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimizer.step(measure)
+    logits = (brightness[:, None] * slope + bias).detach()
+    assert (logits.argmax(dim=1) == labels).all()
+    # At its best each image has the probability that smoothing asks for, whatever it weighs.
+    assert logits.softmax(dim=1).gather(1, labels[:, None]).flatten().tolist() == pytest.approx([0.95] * 416, abs=1e-3)
 
 
 @pytest.mark.parametrize("options", [{}, {"smoothing": 0.1}, {"weights": WEIGHTS}, {"smoothing": 0.1, "num_items": 7}])
@@ -112,10 +141,12 @@ def test_images_of_one_number_in_each_class_are_not_weighted():
     assert class_weights("auto", NAMES, np.array([2, 1, 0, 0, 1, 2])).tolist() == [1, 1, 1]
 
 
-def test_auto_has_a_weight_for_a_class_without_images():
-    # A rare class may be in the validation split alone; no image has that weight, but it must be a number.
-    for labels, expected in (([0, 0, 0, 2], [4 / 9, 4 / 3, 4 / 3]), ([0, 0, 0, 1], [4 / 9, 4 / 3, 4 / 3])):
-        torch.testing.assert_close(class_weights("auto", NAMES, np.array(labels)), torch.tensor(expected))
+def test_a_class_without_images_weighs_what_the_average_image_does():
+    # A rare class may be in the validation split alone. The others are weighted as if it were not there.
+    for labels, expected in (([0, 0, 0, 2], [4 / 6, 1, 4 / 2]), ([0, 0, 0, 1], [4 / 6, 4 / 2, 1])):
+        weights = class_weights("auto", NAMES, np.array(labels))
+        torch.testing.assert_close(weights, torch.tensor(expected))
+        assert weights[np.array(labels)].mean().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What one batch frees is there for the next one."""
+"""What one batch frees is there for the next one, and of several GPUs a process uses one."""
 
 import sys
 
 import pytest
-from runs import Run
+import torch
+import transformers
+from runs import SMALL, Run, vit_scratch, weights
+
+from modeling_vit_scratch.machine import idle_gpus
+from modeling_vit_scratch.training import pretraining, report, run_folder
 
 # The page faults of making and freeing 64 MB ten times, as a layer does with its activations.
 FAULTS = """
@@ -30,3 +35,58 @@ def test_memory_that_was_freed_is_not_got_from_the_system_again(tmp_path):
     pages = 10 * 64 * 2**20 // 2**12
     assert default > pages / 4  # or there is nothing to save
     assert kept < pages / 100
+
+
+# Several GPUs, no launcher
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """What transformers makes of a machine with four GPUs: `nn.DataParallel`, which on the CPU runs the model once."""
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda arguments: 4))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.mark.parametrize("verb", ["train", "pretrain"])
+def test_a_run_is_the_same_whether_it_sees_one_gpu_or_several(verb, tmp_path, monkeypatch, request):
+    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(pretraining, "draw_pretraining", lambda *arguments: None)
+    flags = [
+        verb,
+        {"train": "digits", "pretrain": "pretrain-masked"}[verb],
+        "--model=digits",
+        "--data=digits",
+        SMALL[0],
+    ]
+    flags += ["--max_steps=2", "--eval_strategy=no", "--dataloader_num_workers=0", "--per_device_train_batch_size=8"]
+    for name in ("one", "four"):
+        if name == "four":
+            request.getfixturevalue("four_gpus")
+            monkeypatch.setattr(report, "idle_gpus", lambda kind: idle_gpus("cuda"))
+        result = vit_scratch(*flags, f"--output_dir={tmp_path / name}")
+        assert result.status == 0, result.err
+        assert ("GPUs       1 of 4 is used; torchrun --nproc_per_node=4 -m " in result.out) is (name == "four")
+        assert "in batches of 8," in result.out
+    one, four = (weights(tmp_path / name) for name in ("one", "four"))
+    assert all(torch.equal(four[name], one[name]) for name in one)
+
+
+def test_what_is_evaluated_is_the_same_whether_it_sees_one_gpu_or_several(digits_run, four_gpus):
+    result = vit_scratch("evaluate", digits_run[0], "digits")
+    assert result.out
+    assert all(line in digits_run[1].lines for line in result.lines if line.startswith("test_"))
+    assert result.err == (
+        "vit-scratch evaluate: of the GPUs 1 of 4 is used; torchrun --nproc_per_node=4 -m modeling_vit_scratch …, or "
+        "accelerate launch, starts a process for each.\n"
+    )
+
+
+def test_nothing_is_said_of_gpus_that_are_used_or_not_meant(four_gpus, monkeypatch):
+    assert idle_gpus("cpu") == ""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert idle_gpus("cuda") == ""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert idle_gpus("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert idle_gpus("cuda") == ""

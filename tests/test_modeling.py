@@ -25,6 +25,7 @@ from modeling_vit_scratch import (
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
 )
+from modeling_vit_scratch.additions_vit_scratch import TokenPooling
 from modeling_vit_scratch.layers_vit_scratch import eager_attention
 
 # 2 images of 3 channels, 4 x 5 patches of 6 x 7 pixels, width 48, 6 heads of 8, 3 blocks, 9 labels: no two axes alike.
@@ -709,44 +710,90 @@ def test_without_labels_the_classifier_returns_the_pooled_token(tmp_path):
     )
 
 
-@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
-def test_trainer_accumulates_gradients_as_with_transformers_vit(problem, tmp_path):
-    num_labels = 1 if problem == "regression" else 9
-    labels = {
-        "single_label_classification": [1, 8, 0, 3, 5],
-        "multi_label_classification": torch.eye(9)[:5],
-        "regression": [0.5, 1.0, -1.0, 2.0, 0.0],
-    }[problem]
-    dataset = [{"pixel_values": x, "labels": y} for x, y in zip(images(5, width=30), labels, strict=True)]
-    arguments = transformers.TrainingArguments(
-        tmp_path,
-        max_steps=1,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=3,  # batches of 2, 2 and 1
-        optim="sgd",
-        learning_rate=1.0,
-        lr_scheduler_type="constant",
-        max_grad_norm=0,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        report_to="none",
-        save_strategy="no",
-        remove_unused_columns=False,
-        disable_tqdm=True,
-    )
+LABELS = {
+    "single_label_classification": torch.tensor([1, 8, 0, 3, 5]),
+    "multi_label_classification": torch.eye(9)[:5],
+    "regression": torch.tensor([0.5, 1.0, -1.0, 2.0, 0.0]),
+    "regression of two numbers": torch.arange(10.0).view(5, 2),
+}
+
+
+@pytest.fixture
+def plain_step(tmp_path):
+    """Let transformers' `Trainer` take one step of length 1 down the gradient: plain_step(model, examples, 2, 3)."""
+
+    def plain_step(model, examples, batch_size, accumulated):
+        arguments = transformers.TrainingArguments(
+            tmp_path,
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulated,
+            optim="sgd",
+            learning_rate=1.0,
+            lr_scheduler_type="constant",
+            max_grad_norm=0,
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            report_to="none",
+            save_strategy="no",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+        transformers.Trainer(model, arguments, train_dataset=examples).train()
+
+    return plain_step
+
+
+@pytest.mark.parametrize("problem", LABELS)
+def test_trainer_accumulates_the_gradient_of_all_images_whatever_their_labels(problem, plain_step):
+    labels = LABELS[problem]
+    num_labels = {"regression": 1, "regression of two numbers": 2}.get(problem, 9)
+    examples = [{"pixel_values": x, "labels": y} for x, y in zip(images(5), labels, strict=True)]
+    model = tiny(num_labels=num_labels, problem_type=problem.split(" ")[0], attention_probs_dropout_prob=0.0)
+    whole = copy.deepcopy(model)
+    plain_step(model, examples, 2, 3)  # batches of 2, 2 and 1
+    whole(images(5), labels=labels).loss.backward()
+    for name, parameter in whole.named_parameters():
+        step = parameter - model.get_parameter(name)
+        torch.testing.assert_close(step, parameter.grad, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_trainer_accumulates_classes_as_with_transformers_vit(plain_step):
     tasks = transformers.ViTForImageClassification, ViTScratchForImageClassification
-    theirs, ours = peers(*tasks, image_size=[24, 30], num_labels=num_labels, problem_type=problem)
-    before = copy.deepcopy(ours)
+    theirs, ours = peers(*tasks, image_size=[24, 30], num_labels=9)
+    labels = LABELS["single_label_classification"]
+    examples = [{"pixel_values": x, "labels": y} for x, y in zip(images(5, width=30), labels, strict=True)]
     for model in (theirs, ours):
-        transformers.Trainer(model, arguments, train_dataset=dataset).train()
+        plain_step(model, examples, 2, 3)
     expected = our_names(theirs.state_dict())
     for name, parameter in ours.state_dict().items():
         torch.testing.assert_close(parameter, expected[name], atol=1e-5, rtol=0, msg=name)
-    if problem == "single_label_classification":
-        before(images(5, width=30), labels=torch.tensor(labels)).loss.backward()
-        for name, parameter in before.named_parameters():
-            step = parameter - ours.get_parameter(name)
-            torch.testing.assert_close(step, parameter.grad, atol=1e-5, rtol=0, msg=name)
+
+
+def test_the_losses_of_the_parts_of_a_step_add_up_to_the_mean_of_its_masked_images():
+    model = tiny(ViTScratchForMaskedImageModeling)
+    masked = torch.arange(60).view(3, 20) % 7 < torch.tensor([[1], [3], [5]])  # more in each image
+    x = images(3)
+    alone = [model(x[index : index + 1], masked[index : index + 1]).loss for index in range(3)]
+    parts = [model(x[part], masked[part], num_items_in_batch=torch.tensor(3)).loss for part in (slice(2), slice(2, 3))]
+    torch.testing.assert_close(sum(parts), sum(alone) / 3)
+    masked[0] = False  # an image that is seen whole has nothing to be painted
+    torch.testing.assert_close(model(x, masked, num_items_in_batch=3).loss, (alone[1] + alone[2]) / 3)
+
+
+@pytest.mark.parametrize(("number", "labelled"), [(4, False), (5, True)])
+def test_trainer_accumulates_the_gradient_of_all_masked_images(number, labelled, plain_step):
+    # Where there are no labels, which it counts, it takes batches for equally large: 2 and 2, not 2, 2 and 1.
+    examples = [
+        {"pixel_values": image, "bool_masked_pos": torch.arange(20) % 4 == index % 4}
+        | ({"labels": index} if labelled else {})
+        for index, image in enumerate(images(number))
+    ]
+    models = [tiny(ViTScratchForMaskedImageModeling, attention_probs_dropout_prob=0.0) for _ in range(2)]
+    for model, batch_size, accumulated in zip(models, (number, 2), (1, -(-number // 2)), strict=True):
+        plain_step(model, examples, batch_size, accumulated)
+    for name, parameter in models[0].named_parameters():
+        torch.testing.assert_close(models[1].get_parameter(name), parameter, atol=1e-6, rtol=0, msg=name)
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
@@ -838,6 +885,22 @@ def test_mixed_precision_stays_close_and_trains(fields, dtype):
     assert_every_parameter_learns(model, outputs.loss)
 
 
+@pytest.mark.parametrize("fields", [{}, NO_CLS, {**NO_CLS, "num_register_tokens": 2, "norm_first": True}], ids=str)
+@pytest.mark.parametrize("positions", ["learned", "sincos2d", "none"])
+def test_mixed_precision_rounds_the_branches_and_not_what_they_are_added_to(fields, positions):
+    model = tiny(ViTScratchModel, **{**fields, "position_embedding_type": positions})
+    for size in ({}, {"height": 30, "width": 42}):
+        kwargs = {"output_hidden_states": True, "interpolate_pos_encoding": bool(size)}
+        exact = model(images(**size), **kwargs).hidden_states[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            states = model(images(**size), **kwargs).hidden_states
+            projected = model.patch_embedding(images(**size))
+        assert {state.dtype for state in states} == {torch.float32}
+        # In front of the blocks, nothing but the projection of the patches was rounded.
+        rounded = projected - model.patch_embedding(images(**size))
+        torch.testing.assert_close((states[0] - exact)[:, -rounded.shape[1] :], rounded, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("fields", [VIT, {"position_embedding_type": "sincos2d", "pooling": "mean"}], ids=str)
 def test_a_model_loaded_in_bfloat16_takes_ordinary_images(task, fields, tmp_path):
@@ -853,11 +916,21 @@ def test_a_model_loaded_in_bfloat16_takes_ordinary_images(task, fields, tmp_path
         torch.testing.assert_close(output.float(), expected, atol=0.15, rtol=0.05)
 
 
+def test_the_mean_of_an_image_that_does_not_fill_its_batch_does_not_overflow_in_half_precision():
+    tokens = torch.full((2, 21, 48), 10_000.0)  # of ten, the sum is more than float16 can hold
+    for pooling in ("mean", "mean_tokens", "cls_mean"):
+        pooled = TokenPooling(pooling)(tokens.half(), padding_mask())
+        assert pooled.dtype == torch.float16
+        assert torch.equal(pooled.float(), torch.full_like(pooled.float(), 10_000.0))
+
+
 def test_the_reconstruction_loss_does_not_overflow_in_half_precision():
     model = tiny(ViTScratchForMaskedImageModeling)
     loud = 100 * images()  # sums to more than float16 can hold
     expected = model(loud, masked_patches()).loss
     torch.testing.assert_close(model.half()(loud, masked_patches()).loss.float(), expected, atol=0, rtol=0.01)
+    quiet = model(loud.half(), masked_patches()).loss  # images in half precision, too
+    torch.testing.assert_close(quiet.float(), expected, atol=0, rtol=0.01)
 
 
 # --- Initialisation, saving and loading ------------------------------------------------------------------------------
@@ -1163,6 +1236,23 @@ def test_every_parameter_has_a_depth(task, fields):
     blocks = {depth for name, depth in depths.items() if "encoder." in name}
     assert blocks == {1, 2, 3}
     assert {depth for name, depth in depths.items() if "encoder." not in name} <= {0, 4}
+
+
+def test_weight_decay_is_for_the_matrices_of_layers():
+    fields = {"num_hidden_layers": 1, "use_dual_patch_norm": True, "num_register_tokens": 1, "layerscale_value": 0.1}
+    fields |= {"use_pre_layer_norm": True, "pooling": "attention", "use_pooled_layer_norm": True, **VIT}
+    torch.manual_seed(0)
+    model = ViTScratchModel(ViTScratchConfig(**{**TINY, **fields, "pooler_output_size": 5}), use_mask_token=True)
+    names = {name for name, _ in model.named_parameters()}
+    assert names - model.no_weight_decay() == {
+        "patch_embedding.projection.weight",
+        *(f"encoder.0.{name}.weight" for name in ("attention.in_proj", "attention.out_proj", "ff.0", "ff.2")),
+        *(f"pooler.pool.{name}.weight" for name in ("query_proj", "key_value_proj", "out_proj", "ff.0", "ff.2")),
+        "pooler.dense.weight",
+    }
+    assert model.no_weight_decay() < names
+    painter = tiny(ViTScratchForMaskedImageModeling)
+    assert {"decoder.0.weight", "vit.mask_patches.mask_token"} - painter.no_weight_decay() == {"decoder.0.weight"}
 
 
 # --- Operations ------------------------------------------------------------------------------------------------------

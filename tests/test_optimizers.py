@@ -6,10 +6,13 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.training.optimizers import MuonForBlocks, decay_by_layer
+from modeling_vit_scratch.training.arguments import ModelArguments
+from modeling_vit_scratch.training.finetuning import prepare
+from modeling_vit_scratch.training.optimizers import Muon, MuonForBlocks, decay_by_layer, orthogonal
+from modeling_vit_scratch.training.trainer import ViTTrainer
 
 RATE = 0.01
 
@@ -73,6 +76,29 @@ def test_every_parameter_stays_and_keeps_its_weight_decay(model):
     assert len(before) == len(list(model.parameters()))
 
 
+# Weight decay
+
+
+def test_weight_decay_reaches_the_matrices_and_nothing_else():
+    model = small(layerscale_value=0.1, num_register_tokens=1)
+    spared = {"positional_embedding", "cls_token", "register_tokens", "gamma", "bias"}
+    decayed = ViTTrainer.get_decay_parameter_names(None, model)
+    assert {name.rpartition(".")[2] for name, _ in model.named_parameters() if name not in decayed} - {
+        "weight"
+    } == spared
+    assert {name.rpartition(".")[2] for name in decayed} == {"weight"}
+    assert all(model.get_parameter(name).ndim > 1 for name in decayed)
+
+
+def test_weight_decay_reaches_the_additions_of_lora():
+    model = small()
+    prepare(model, ModelArguments(finetuning="lora"))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    decayed = trained & set(ViTTrainer.get_decay_parameter_names(None, model))
+    assert {name for name in trained if name.endswith(("lora_A.default.weight", "lora_B.default.weight"))} < decayed
+    assert {name.rpartition(".")[2] for name in trained - decayed} == {"bias"}
+
+
 # Muon
 
 
@@ -111,7 +137,7 @@ def test_a_step_is_a_step_of_each(changed):
             matrices[name] = [nn.Parameter(piece) for piece in weight.detach().chunk(number)]  # in the same memory
     assert sum(len(pieces) for pieces in matrices.values()) == (14 if changed else 12)
     rest = [weight for name, weight in weights.items() if name not in matrices]
-    muon = Muon([piece for pieces in matrices.values() for piece in pieces], lr=0.02, weight_decay=0.05)
+    muon = torch.optim.Muon([piece for pieces in matrices.values() for piece in pieces], lr=0.02, weight_decay=0.05)
     others = AdamW(rest, lr=RATE, weight_decay=0.0)
     optimizer = MuonForBlocks(AdamW(model.parameters(), lr=RATE, weight_decay=0.0), model, 0.02, 0.05)
     for step in range(3):
@@ -125,7 +151,42 @@ def test_a_step_is_a_step_of_each(changed):
         muon.step()
         others.step()
     for name, weight in model.named_parameters():
-        assert torch.equal(weight, weights[name]), name
+        torch.testing.assert_close(weight, weights[name], atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (15, 15)])
+def test_a_direction_of_muon_is_nearly_orthogonal(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    direction = orthogonal(1e-3 * matrix)
+    assert (direction.shape, direction.dtype) == (shape, torch.bfloat16)
+    assert all(0.4 < value < 1.4 for value in torch.linalg.svdvals(direction.float()))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    likeness = (direction.float() * (left @ right)).sum() / min(shape)
+    assert likeness > 0.7
+    assert torch.equal(orthogonal(torch.zeros(shape)), torch.zeros(shape, dtype=torch.bfloat16))
+
+
+def test_a_state_of_torchs_muon_goes_on_in_ours():
+    # As in a checkpoint of a version that had torch's.
+    parameter, other = (nn.Parameter(torch.arange(12.0).view(4, 3)) for _ in range(2))
+    theirs, ours = torch.optim.Muon([parameter], lr=0.1, weight_decay=0.5), Muon([other], [1], 0.3, 0.0)
+    for step in range(4):
+        if step == 2:
+            other.data.copy_(parameter.data)
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+        for weight, optimizer in ((parameter, theirs), (other, ours)):
+            weight.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+    torch.testing.assert_close(other, parameter, atol=1e-6, rtol=0)
+
+
+def test_a_matrix_without_a_gradient_stays_as_it_is(model):
+    optimizer = MuonForBlocks(adamw(model), model, 0.02, 0.05)
+    still = model.vit.encoder[0].ff[0].weight
+    still.register_post_accumulate_grad_hook(lambda weight: setattr(weight, "grad", None))
+    before = still.detach().clone()
+    learn(model, optimizer, steps=2)
+    assert torch.equal(still, before)
 
 
 def test_weights_that_are_frozen_are_left_out(model):

@@ -29,6 +29,7 @@ from modeling_vit_scratch import ViTScratchForMaskedImageModeling, ViTScratchMod
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.training import classification as training
 from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training.recipes import parse_recipe, recipe_of
 from modeling_vit_scratch.training.run_folder import CHECKED
 from modeling_vit_scratch.training.run_images import load_splits
 
@@ -306,6 +307,32 @@ def test_steps_instead_of_epochs(train):
     assert "(best validation_macro_f1)" in result.out
 
 
+@pytest.mark.parametrize(
+    ("flags", "metric"),
+    [
+        ([], "validation_accuracy"),
+        (["--class_weights=auto"], "validation_macro_f1"),
+        (["--class_weights=auto", "--metric_for_best_model=validation_accuracy"], "validation_accuracy"),
+        (["--class_weights=auto", "--metric_for_best_model=validation_loss"], "validation_loss"),
+    ],
+)
+def test_class_weights_have_the_best_checkpoint_chosen_by_macro_f1_unless_another_metric_is_named(
+    pictures, tmp_path, monkeypatch, flags, metric
+):
+    def stop(arguments, splits):
+        check_metric(arguments, splits)
+        chosen = arguments.metric_for_best_model, arguments.greater_is_better
+        raise ValueError(f"chosen by {chosen}")
+
+    check_metric = training.check_metric
+    monkeypatch.setattr(training, "check_metric", stop)
+    arguments = parse_recipe("image-folder", [f"--data={pictures}", f"--output_dir={tmp_path / 'run'}", *flags])
+    with pytest.raises(ValueError, match=re.escape(f"chosen by {(metric, metric != 'validation_loss')}")):
+        training.train(arguments)
+    # What the run was told, or took for told, is in its recipe.
+    assert recipe_of(arguments).get("metric_for_best_model") == (metric if flags else None)
+
+
 def test_it_trains_without_validating_on_the_way(train):
     _, result = train("--max_steps=2", "--eval_strategy=no")
     assert "validation_accuracy" in named_numbers(result)  # once, at the end
@@ -325,6 +352,15 @@ def test_it_trains_without_validating_on_the_way(train):
 )
 def test_what_is_asked_for_is_what_the_plan_says(train, flags, said):
     assert said in train("--max_steps=2", *flags)[1].out
+
+
+def test_mixed_precision_saves_what_was_trained_and_nothing_rounded(train):
+    # Before the final checkpoint is written, all splits are predicted.
+    folder, _ = train("--max_steps=2", "--bf16", "--ema_decay=0.5", "--load_best_model_at_end=false")
+    assert same_weights(folder, folder / "checkpoint-2")
+    for name, weight in weights(folder).items():
+        assert weight.dtype == torch.float32
+        assert not torch.equal(weight, weight.bfloat16().float()), name
 
 
 def test_processes_that_load_images_vary_them_alike_in_every_run(train):
@@ -552,6 +588,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, model, message):
         (("--attn_implementation=flash_attention_2",), "cannot be loaded: FlashAttention2"),
         (("--save_strategy=steps", "--save_steps=5"), "save_strategy steps and eval_strategy epoch must be the"),
         (("--metric_for_best_model=accuracy",), "metric_for_best_model must be one of validation_loss, validation_acc"),
+        (("--bf16_full_eval",), "bf16_full_eval=True would round the weights themselves, and the checkpoint would be"),
         (("--remove_unused_columns",), "remove_unused_columns=True would drop the image column; leave it false."),
         (("--learning_rate=fast",), "argument --learning_rate: invalid float value: 'fast'."),
         (("--data=/no/such/folder",), "/no/such/folder"),

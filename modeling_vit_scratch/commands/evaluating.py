@@ -3,7 +3,7 @@
 
 import sys
 
-from ..machine import keep_freed_memory
+from ..machine import idle_gpus, keep_freed_memory
 from .parsing import (
     SOME_IMAGES_BAD,
     Parser,
@@ -37,6 +37,8 @@ def evaluate(argv: list[str]) -> int:
     keep_freed_memory()
     with stoppable():
         results = scoring.evaluate(**vars(arguments))
+    if idle := idle_gpus():
+        print(f"vit-scratch evaluate: of the GPUs {idle}.", file=sys.stderr)
     for sentence in results.left_out:
         print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))

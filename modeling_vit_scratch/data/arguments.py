@@ -75,7 +75,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Weights of the classes in the loss: 'auto' (so that each class counts alike, however many images "
-            "it has in the train split), or 'cat=1,dog=2.5'."
+            "it has in the train split), or 'cat=1,dog=2.5'. The best checkpoint is then chosen by macro F1 by default."
         },
     )
     strict_images: bool = field(

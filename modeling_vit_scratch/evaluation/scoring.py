@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, Trainer, default_data_collator
-from transformers import TrainingArguments as HfTrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments, default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -17,6 +16,7 @@ from ..data.checking import check_images
 from ..data.columns import relabelled
 from ..data.loading import load_images
 from ..data.preprocessing import preprocessing
+from ..machine import OneGpu
 from ..prediction.loading import load_checkpoint
 from ..tracing.int8 import Int8Classifier
 from .results import ALL, SplitResults
@@ -113,6 +113,10 @@ def labelled_split(
     return relabelled(splits[name], label_names, where), name, shown
 
 
+class _Arguments(OneGpu, TrainingArguments):
+    """Transformers', for one GPU."""
+
+
 def predict_dataset(
     model: PreTrainedModel | Int8Classifier,
     processor: BaseImageProcessor,
@@ -122,7 +126,7 @@ def predict_dataset(
 ) -> SplitResults:
     """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = HfTrainingArguments(
+        arguments = _Arguments(
             folder,
             per_device_eval_batch_size=batch_size,
             remove_unused_columns=False,

@@ -10,7 +10,7 @@ import transformers
 from transformers.integrations import is_tensorboard_available
 
 from ..data.arguments import AugmentationArguments, DataArguments, check_range
-from ..machine import spare_cores
+from ..machine import OneGpu, spare_cores
 from ..overrides import parse_overrides
 
 # Switches of `TrainingArguments` that this job cannot do with.
@@ -18,6 +18,8 @@ MUST_BE_OFF = {
     "remove_unused_columns": "would drop the image column",
     "dataloader_drop_last": "would leave out images of validation and test, too",
     "prediction_loss_only": "would leave no predictions to score",
+    "bf16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
+    "fp16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
 }
 # What pre-training on images without labels has no use for, and why.
@@ -106,7 +108,7 @@ class MaskingArguments:
 
 
 @dataclass
-class TrainingArguments(transformers.TrainingArguments):
+class TrainingArguments(OneGpu, transformers.TrainingArguments):
     """Transformers' `TrainingArguments` with the defaults that image classification wants.
 
     Validate, log and save after every epoch, keep the best and the last checkpoint, end with the best, keep the image
@@ -130,7 +132,11 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
     metric_for_best_model: str | None = field(
-        default="validation_accuracy", metadata={"help": "Metric that says which checkpoint is best."}
+        default=None,
+        metadata={
+            "help": "Metric that says which checkpoint is best; by default validation_accuracy, or with class_weights "
+            "validation_macro_f1."
+        },
     )
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep besides the best."})
     remove_unused_columns: bool = field(
@@ -140,7 +146,8 @@ class TrainingArguments(transformers.TrainingArguments):
         default=None,
         metadata={
             "help": "Train the matrices of the blocks with Muon at this learning rate, such as 0.02, and the rest with "
-            "--optim; from scratch it takes fewer steps."
+            "--optim; from scratch it takes fewer steps. Weight decay goes with the rate: a step shortens a matrix by "
+            "muon_learning_rate x weight_decay, and the rest by learning_rate x weight_decay, 20 times less at 1e-3."
         },
     )
     layer_decay: float = field(
@@ -178,6 +185,10 @@ class TrainingArguments(transformers.TrainingArguments):
         for name, reason in MUST_BE_OFF.items():
             if getattr(self, name):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
+        if not self.average_tokens_across_devices:
+            raise ValueError(
+                "average_tokens_across_devices=False would weigh an image by the process that gets it; leave it true."
+            )
         if self.max_steps <= 0:
             check_range(self, ("num_train_epochs",), "above 0")
         if self.hub_strategy != "end":
@@ -193,6 +204,8 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.muon_learning_rate is not None and self.layer_decay < 1:
             raise ValueError("layer_decay and muon_learning_rate exclude each other: give one of them.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
+        if self.metric_for_best_model is None:
+            self.metric_for_best_model = "validation_accuracy"
         # Unless told so, accelerate does not let processes on CPUs work together, and transformers allows no bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.report_to is None:
@@ -221,8 +234,8 @@ class TrainingArguments(transformers.TrainingArguments):
                 f"save_strategy {self.save_strategy} and eval_strategy {self.eval_strategy} must be the same to end "
                 "with the best checkpoint: give both alike, or --load_best_model_at_end false."
             )
-        if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
+        if self.greater_is_better is None:
+            self.greater_is_better = not str(self.metric_for_best_model).endswith(("loss", "error"))
 
 
 @dataclass

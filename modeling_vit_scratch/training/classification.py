@@ -62,6 +62,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     began = time.monotonic()
     check_finetuning(arguments)
     training = arguments.training
+    settle_metric(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
     if checkpoint is None:
@@ -138,6 +139,13 @@ def training_images(
     if repeats > 1:
         raise ValueError("repeated_augmentation is not for images that are streamed: leave it out.")
     return StreamedImages(train_split, processor, steps, seed, strict)
+
+
+def settle_metric(arguments: Arguments) -> None:
+    """With class weights, which are there for the rare classes, choose by macro F1, unless another metric was named."""
+    training = arguments.training
+    if arguments.data.class_weights is not None and "metric_for_best_model" not in training.given:
+        training.metric_for_best_model = training.given["metric_for_best_model"] = "validation_macro_f1"
 
 
 def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:

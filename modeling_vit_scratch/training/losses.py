@@ -14,12 +14,15 @@ class ClassificationLoss:
     """Cross-entropy of logits (B, K) with labels (B,), or with the shares of the classes (B, K): a scalar.
 
     In training it is the sum over the images divided by those of the whole step, so that neither the number of
-    processes nor gradient accumulation changes it.
+    processes nor gradient accumulation changes it. The sum of the weights does not divide it: it would differ from step
+    to step, and weights in inverse proportion to the numbers of images are 1 on the average image anyway.
 
     Args:
         label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2015, arXiv 1512.00567,
             section 7).
-        class_weights: (K,).
+        class_weights: (K,). An image weighs as much as its class, or its shares of classes; the smoothing of its target
+            does not change that. (Torch's own weights do: each part of the target weighs as its class, and then a rare
+            class gets more from the smoothing of all other images than from its own.)
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None):
@@ -35,10 +38,10 @@ class ClassificationLoss:
             num_items_in_batch: images of the step; those of the batch if not given.
         """
         logits = outputs["logits"].float()
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
-        losses = F.cross_entropy(
-            logits, labels, weight=weights, reduction="none", label_smoothing=self.label_smoothing
-        )  # (B,)
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)  # (B,)
+        if self.class_weights is not None:
+            weights = self.class_weights.to(logits.device)
+            losses = losses * (weights[labels] if labels.ndim == 1 else labels @ weights)
         return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -46,8 +49,9 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
     """The weight of each class in the loss: (K,).
 
     Args:
-        setting: "auto" for weights in inverse proportion to the number of images of each class, 1 on the average image;
-            or "cat=1,dog=2.5", where a class that is not named has the weight 1.
+        setting: "auto" for weights in inverse proportion to the number of images of each class, 1 on the average image
+            (a class without images, which only the validation split can have, weighs 1, too); or "cat=1,dog=2.5", where
+            a class that is not named has the weight 1.
         label_names: the K classes.
         labels: (N,) of the train split.
 
@@ -55,20 +59,23 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
         ValueError: if a name or a weight will not do.
     """
     if setting == "auto":
-        counts = np.bincount(labels, minlength=len(label_names))
-        return torch.from_numpy(len(labels) / (len(label_names) * np.maximum(counts, 1))).float()
-    weights = dict.fromkeys(label_names, 1.0)
+        counts = np.bincount(labels, minlength=len(label_names))  # (K,)
+        seen = counts > 0
+        weights = np.ones(len(label_names))
+        weights[seen] = len(labels) / (seen.sum() * counts[seen])
+        return torch.from_numpy(weights).float()
+    named = dict.fromkeys(label_names, 1.0)
     for item in setting.split(","):
         name, _, value = item.rpartition("=")
-        if name.strip() not in weights:
+        if name.strip() not in named:
             raise ValueError(
                 f"class_weights must be 'auto' or class=weight,…, with classes of the data ({listed(label_names)}); "
                 f"got {item.strip()!r}."
             )
         try:
-            weights[name.strip()] = float(value)
+            named[name.strip()] = float(value)
         except ValueError:
             raise ValueError(f"class_weights has no number for {name.strip()!r}: {value!r}.") from None
-    if not all(0 <= weight < float("inf") for weight in weights.values()) or not any(weights.values()):
+    if not all(0 <= weight < float("inf") for weight in named.values()) or not any(named.values()):
         raise ValueError(f"class_weights must be 0 or more, and not all 0, got {setting!r}.")
-    return torch.tensor([weights[name] for name in label_names])
+    return torch.tensor([named[name] for name in label_names])

@@ -13,6 +13,7 @@ from transformers.trainer_utils import SchedulerType
 
 from ..card import describe
 from ..data.streaming import ImageStream
+from ..machine import idle_gpus
 from .arguments import TrainingArguments
 
 # Class counts on one line up to this many classes; beyond, their range.
@@ -34,12 +35,14 @@ def plan(trainer: Any, splits: DatasetDict, varied: list[str]) -> list[str]:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     processes = f" x {arguments.world_size} processes" if arguments.world_size > 1 else ""
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    idle = idle_gpus(arguments.device.type)
     batches = len(trainer.train_dataset.batches(arguments.train_batch_size, arguments.world_size))
     return [
         f"model      {type(model).__name__}: depth {config.num_hidden_layers}, width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {'pre' if config.norm_first else 'post'}-norm; "
         f"{model.num_parameters():,} parameters, {trained:,} trained",
         f"device     {arguments.device}{processes}, {_precision(arguments)}, {config._attn_implementation} attention",
+        *([f"GPUs       {idle}"] if idle else []),
         f"images     {describe(trainer.processing_class)}",
         f"training   {', '.join(varied) or 'images not varied'}",
         *(_split_line(name, dataset, arguments) for name, dataset in splits.items()),

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, default_data_collator
+from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -90,7 +90,7 @@ class ViTTrainer(Trainer):
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = str(Path(str(args.output_dir)) / "runs")  # one, however often it goes on
         self.add_callback(report)
-        self.add_callback(_AfterStep(self))
+        self.add_callback(_AroundSteps(self))
 
     def train(self, resume_from_checkpoint: str | None = None, **options: Any):  # type: ignore[override]  # True is no name
         """Train as transformers does.
@@ -156,7 +156,10 @@ class ViTTrainer(Trainer):
         self.loaders = []
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The batches of a step; how long they were waited for, and which images could not be read, is reported."""
+        """The batches of a step, and the number of its images in all processes, by which its loss is divided.
+
+        How long they were waited for, and which images could not be read, is reported.
+        """
         began = time.monotonic()
         try:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -165,6 +168,9 @@ class ViTTrainer(Trainer):
         except StreamError as error:
             raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
+        if self.compute_loss_func is None:  # transformers counts labels alone
+            num_images = torch.tensor(sum(len(batch["pixel_values"]) for batch in batches), device=device)
+            num_items = self.accelerator.gather(num_images).sum()
         for batch in batches:
             self.report.name_unreadable(batch.pop(UNREADABLE, []))
         return batches, num_items
@@ -258,6 +264,11 @@ class ViTTrainer(Trainer):
                 rate, weight_decay = self.args.muon_learning_rate, self.args.weight_decay
                 self.optimizer = MuonForBlocks(self.optimizer, model, rate, weight_decay)
         return self.optimizer
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All parameters but those that the model declares to be left alone."""
+        spared = cast(Any, model).no_weight_decay()
+        return [name for name, _ in model.named_parameters() if name not in spared]
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
@@ -363,12 +374,17 @@ class ViTTrainer(Trainer):
         return Path(folder) / TRAINED_WEIGHTS
 
 
-class _AfterStep(TrainerCallback):
-    """Calls the trainer after each step, and ends a run that was asked to end once it is saved."""
+class _AroundSteps(TrainerCallback):
+    """Seeds each process, calls the trainer after each step, and ends a run that was asked to end once it is saved."""
 
     def __init__(self, trainer: ViTTrainer):
         self.trainer = trainer
         self.ending = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The weights are made, from the seed that all processes share. What varies a batch, and what the model drops,
+        # each process draws for itself; a run that goes on restores the state of each.
+        set_seed(args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.after_step():
