@@ -53,7 +53,7 @@ def photo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def written(checkpoint, photo, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("spaces") / "digits"
-    options = ("--title", "Digits: a demo", "--examples", photo, "--token-merging", 2)
+    options = ("--title", "Digits: a demo", "--examples", checkpoint / "sample.png", photo, "--token-merging", 2)
     result = vit_scratch("demo", checkpoint, "--space", folder, *options)
     publish = f"publish    hf upload OWNER/NAME {folder} --repo-type space\n"
     assert (result.status, result.err) == (0, "")
@@ -182,6 +182,13 @@ def test_a_checkpoint_of_the_hub_stays_there(checkpoint, tmp_path, monkeypatch):
     card = SpaceCard.load(tmp_path / "space" / "README.md")
     assert card.data.models == ["someone/digits"]
     assert '    "someone/digits",\n' in (tmp_path / "space" / "app.py").read_text()
+
+
+def test_the_image_of_the_data_is_in_it_only_if_it_is_named(checkpoint, tmp_path):
+    lines = space.write_space(str(checkpoint), str(tmp_path / "space"))
+    sample = checkpoint / "sample.png"
+    assert lines[1] == f"left out   sample.png, which shows one of your images: --examples {sample} publishes it"
+    assert not list((tmp_path / "space").rglob("*.png"))
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, tmp_path):

@@ -17,11 +17,9 @@ def push(argv: list[str]) -> int:
     parser.add_argument("--create_pr", "--create-pr", action="store_true", help="open a pull request instead")
     parser.add_argument("--license", metavar="L", help="by the Hub's name for it, such as apache-2.0, for the card")
     parser.add_argument(
-        "--no_images",
-        "--no-images",
-        dest="images",
-        action="store_false",
-        help="leave out what shows images of the data",
+        "--images",
+        action="store_true",
+        help="publish the pictures that show images of your data, too: sample.png and training.png",
     )
     options = vars(parser.parse_args(argv))
     from huggingface_hub.utils import enable_progress_bars

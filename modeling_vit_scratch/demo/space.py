@@ -17,6 +17,7 @@ from ..card import license_of
 from ..folders import check_new_folder, new_folder
 from ..hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
 from ..presets import PACKAGE, shipped_path
+from ..publishing_vit_scratch import SAMPLE
 from ..text import for_markdown
 from .page import example_files, load_answers
 
@@ -63,7 +64,8 @@ def write_space(
             too.
         output: a new folder.
         title: the name over the page; by default that of the checkpoint.
-        examples: image files to try it with, besides the checkpoint's own.
+        examples: image files to try it with; the checkpoint's own `sample.png`, an image of the data, only if it is
+            named.
 
     Returns:
         What to know: what was written, and how it is published.
@@ -83,15 +85,18 @@ def write_space(
     hub_id = checkpoint if is_hub_id(checkpoint) else None
     with new_folder(output) as folder:
         _write_code(folder)
-        shown = [Path(file).name for file in example_files(checkpoint, examples, folder / "examples")]
+        shown = [Path(file).name for file in example_files(examples, folder / "examples")]
         if hub_id is None:
             _copy_checkpoint(Path(checkpoint), folder / "checkpoint", code=trust_remote_code)
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id), encoding="utf-8")
+    sample = Path(checkpoint, SAMPLE)
+    withheld = sample.is_file() and not any(name.endswith(f" {SAMPLE}") for name in shown)
     return [
         f"written    {output}",
+        *([f"left out   {SAMPLE}, which shows one of your images: --examples {sample} publishes it"] * withheld),
         *([f"examples   {', '.join(shown)}: delete from {output}/examples what is not for everyone"] if shown else []),
         f"publish    hf upload OWNER/NAME {output} --repo-type space",
     ]
