@@ -36,6 +36,8 @@ PICTURES = (SAMPLE, "training.png")
 # What is told of the weights, besides the weights: of no use with others.
 ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
 PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
+# The name of a repository, with its owner.
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 LICENSE_TERMS = ("license", "license_name", "license_link")
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 # A file for an example where none may be shown, or there is none.
@@ -261,11 +263,12 @@ def write_complete(
 def _origin(model: PreTrainedModel) -> Path | None:
     """The folder that a model was loaded from; that of the cache, if it came from the Hub."""
     name = model.name_or_path or ""
-    if name and Path(name).is_dir():
-        return Path(name)
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return None  # made in Python, or of a folder that is gone
     commit = getattr(model.config, "_commit_hash", None)
+    of_the_hub = HUB_ID.fullmatch(name) is not None
+    if name and Path(name).is_dir() and not (of_the_hub and commit):
+        return Path(name)
+    if not of_the_hub:
+        return None  # made in Python, or of a folder that is gone
     return Path(snapshot_download(name, revision=commit, allow_patterns=list(PUBLISHED)))
 
 

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from .configuration_vit_scratch import ViTScratchConfig
-from .publishing_vit_scratch import CARD, PROCESSOR, Published, pictures_of, plain_card, publish
+from .publishing_vit_scratch import CARD, HUB_ID, PROCESSOR, Published, pictures_of, plain_card, publish
 
 STATE = "trainer_state.json"  # transformers' name, in a checkpoint from which training can go on
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.
@@ -56,7 +56,7 @@ def push(
         ValueError: one sentence: what the checkpoint lacks, or why it could not be published.
     """
     folder = Path(checkpoint)
-    if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", repo_id):
+    if not HUB_ID.fullmatch(repo_id if "/" in repo_id else f"owner/{repo_id}"):
         raise ValueError(
             f"the name of a repository is owner/name or name, of letters, digits, - _ and ., got {repo_id!r}."
         )

@@ -3,6 +3,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from .parsing import Parser, stoppable
 
@@ -25,11 +26,12 @@ def push(argv: list[str]) -> int:
     from huggingface_hub.utils import enable_progress_bars
 
     from .. import pushing
-    from ..prediction.loading import check_checkpoint
+    from ..hub import Checkpoint
+    from ..prediction.loading import check_finished
 
     if not os.path.isdir(options["checkpoint"]):
         raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")
-    check_checkpoint(options["checkpoint"])
+    check_finished(Checkpoint(options["checkpoint"], Path(options["checkpoint"])))
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long
     with stoppable():

@@ -198,7 +198,7 @@ def load_answers(checkpoint: str, *, title: str | None = None, **options: Any) -
     model = classifier.model
     if isinstance(model, PreTrainedModel) and model.config.model_type != "vit_scratch":
         model.set_attn_implementation("eager")  # transformers' own models have attention maps with no other
-    return Answers(title or name_of(checkpoint), classifier)
+    return Answers(title or name_of(str(classifier.checkpoint)), classifier)
 
 
 def example_files(examples: Sequence[str], folder: Path, own: str = "") -> list[str]:

@@ -102,7 +102,9 @@ def serve(
         trust_remote_code=trust_remote_code,
     )
     with _private_folder() as folder, pillow_silent():
-        page = build_page(answers, example_files(examples, folder / "examples", os.path.join(checkpoint, SAMPLE)))
+        page = build_page(
+            answers, example_files(examples, folder / "examples", str(answers.classifier.checkpoint.place / SAMPLE))
+        )
         try:
             _launch(page, server_name, server_port)
             print(f"{answers.title} is at {page.local_url}", flush=True)

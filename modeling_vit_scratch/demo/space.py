@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from ..card import license_of
 from ..folders import check_new_folder, new_folder
-from ..hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
+from ..hub import CONFIGURATIONS, SAFETENSORS, Checkpoint
 from ..presets import PACKAGE, shipped_path
 from ..publishing_vit_scratch import SAMPLE
 from ..text import for_markdown
@@ -82,18 +82,19 @@ def write_space(
     }
     # So that what is wrong with it is said now, and not by a Space that does not start.
     answers = load_answers(checkpoint, title=title, **options)
-    hub_id = checkpoint if is_hub_id(checkpoint) else None
+    source = answers.classifier.checkpoint
+    hub_id, options["revision"] = source.hub_id, source.commit  # the Space shows what was looked at here
     with new_folder(output) as folder:
         _write_code(folder)
         shown = [Path(file).name for file in example_files(examples, folder / "examples")]
         if hub_id is None:
-            _copy_checkpoint(Path(checkpoint), folder / "checkpoint", code=trust_remote_code)
+            _copy_checkpoint(source.place, folder / "checkpoint", code=trust_remote_code)
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id), encoding="utf-8")
-    sample = Path(checkpoint, SAMPLE)
-    withheld = sample.is_file() and not any(name.endswith(f" {SAMPLE}") for name in shown)
+        (folder / "README.md").write_text(_card(answers.title, source), encoding="utf-8")
+    sample = source.place / SAMPLE
+    withheld = hub_id is None and sample.is_file() and not any(name.endswith(f" {SAMPLE}") for name in shown)
     return [
         f"written    {output}",
         *([f"left out   {SAMPLE}, which shows one of your images: --examples {sample} publishes it"] * withheld),
@@ -132,7 +133,7 @@ def _write_code(folder: Path) -> None:
 def _copy_checkpoint(source: Path, target: Path, *, code: bool) -> None:
     """What it takes to load a checkpoint, and its code if that is to run; nothing of its training or this machine."""
     target.mkdir()
-    for pattern in [*CONFIGURATIONS, "processor_config.json", *SAFETENSORS, *(["*.py"] if code else [])]:
+    for pattern in [*CONFIGURATIONS, *SAFETENSORS, *(["*.py"] if code else [])]:
         for file in source.glob(pattern):
             shutil.copyfile(file, target / file.name)
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
@@ -148,7 +149,8 @@ def _requirements(extra: str) -> list[str]:
     return [f"{name}=={Version(version(name)).public}" for name in names]
 
 
-def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
+def _card(title: str, checkpoint: Checkpoint) -> str:
+    hub_id = checkpoint.hub_id
     metadata = SpaceCardData(
         title=title,
         emoji="🔎",
@@ -159,7 +161,7 @@ def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         models=None if hub_id is None else [hub_id],
-        license=license_of(checkpoint).get("license"),
+        license=license_of(checkpoint.place).get("license"),
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (
