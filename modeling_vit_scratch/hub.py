@@ -63,17 +63,10 @@ def is_hub_id(source: str) -> bool:
 
 
 def hub_id_of(source: str) -> str | None:
-    """The name on the Hub that a source means; None if it means something on this machine.
-
-    Raises:
-        ValueError: if it says that it is on the Hub, and cannot be.
-    """
-    for scheme in SCHEMES:
-        if source.startswith(scheme):
-            name = source.removeprefix(scheme)
-            if not HUB_ID.fullmatch(name):
-                raise ValueError(f"{source} is no name on the Hub: it must be {scheme}owner/name.")
-            return name
+    """The name on the Hub that a source means, with or without a scheme; None if it means no such thing."""
+    if source.startswith(SCHEMES):
+        name = source.partition(":")[2]
+        return name if HUB_ID.fullmatch(name) else None
     return source if is_hub_id(source) else None
 
 

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from pictures import noise
 from runs import CODE, SMALL, Run, classes_of_pictures, refused, vit_scratch
+from safetensors.torch import save
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -27,6 +28,8 @@ from transformers import (
 )
 
 from modeling_vit_scratch import ViTScratchConfig
+from modeling_vit_scratch import hub as hub_of_the_package
+from modeling_vit_scratch.prediction.loading import load_checkpoint
 from modeling_vit_scratch.presets import preset_path
 from modeling_vit_scratch.publishing_vit_scratch import card_for_the_hub
 
@@ -548,7 +551,10 @@ def test_a_branch_is_used_by_its_name_and_another_one_is_missed(hub, ada, digits
     result = vit_scratch("predict", "ada/pets", picture, "--revision=draft")
     assert (result.status, result.out) == (0, vit_scratch("predict", digits_run[0], picture).out)
     assert vit_scratch("evaluate", "ada/pets", "digits", "--revision=draft").status == 0
-    assert vit_scratch("export", "ada/pets", tmp_path / "file", "--format=torch-export", "--revision=draft").status == 0
+    exported = vit_scratch("export", "hf-hub:ada/pets", tmp_path / "file", "--format=torch-export", "--revision=draft")
+    assert exported.status == 0
+    assert exported.err.startswith("vit-scratch export: using the Hub's ada/pets at commit ")
+    assert ModelCard.load(tmp_path / "file" / "README.md").data.base_model == "ada/pets"
     assert "final" in refused("predict", "ada/pets", picture, "--revision=final")
     line = refused("predict", digits_run[0], picture, "--revision=draft")
     assert line.endswith(f"revision draft is of a model on the Hub, and {digits_run[0]} is on this machine.")
@@ -580,3 +586,151 @@ def test_what_is_on_the_hub_is_looked_into_by_its_name(hub, ada, digits_run, tmp
     assert explained.status == 0, explained.err
     assert (tmp_path / "out" / "index.html").is_file()
     assert "there is no folder ada/none, and the Hub's ada/none" in refused("dry-run", "ada/none")
+
+
+# Which checkpoint is meant
+
+
+@pytest.fixture
+def strangers(hub, digits_run, tmp_path, monkeypatch) -> str:
+    """The commit of a stranger's repository whose name is that of a folder that is not here."""
+    monkeypatch.chdir(tmp_path)
+    classes_of_pictures(tmp_path / "pets", images=1)
+    return hub.add("outputs/digits", digits_run[0])
+
+
+USES = {
+    "predict": ("predict", "CHECKPOINT", "pets"),
+    "table": ("predict", "CHECKPOINT", "pets", "--output=table.csv"),
+    "evaluate": ("evaluate", "CHECKPOINT", "digits", "--batch_size=512"),
+    "explain": ("explain", "CHECKPOINT", "pets/cat/000.png", "--output=explained"),
+    "dry-run": ("dry-run", "CHECKPOINT"),
+    "import": ("import", "CHECKPOINT", "imported"),
+    "export": ("export", "CHECKPOINT", "exported", "--format=timm", "--config_overrides=norm_first=true"),
+    "train": ("train", "finetune", "--model=CHECKPOINT", "--data=pets", "--max_steps=1", "--train_val_split=0"),
+}
+
+
+@pytest.mark.parametrize(("use", "scheme"), [*((use, "hf-hub:") for use in USES), ("predict", ""), ("train", "")])
+def test_what_comes_from_the_hub_says_so_once_with_its_commit(strangers, use, scheme):
+    result = vit_scratch(*(part.replace("CHECKPOINT", f"{scheme}outputs/digits") for part in USES[use]))
+    assert result.status == 0, result.err
+    why = "" if scheme else "outputs/digits is no folder here: "
+    said = f"vit-scratch {USES[use][0]}: {why}using the Hub's outputs/digits at commit {strangers[:7]}"
+    assert [line for line in result.err.splitlines() if "Hub" in line] == [said]
+
+
+def test_a_folder_here_is_used_without_a_word_and_a_scheme_means_the_hub_all_the_same(strangers, digits_run, tmp_path):
+    shutil.copytree(digits_run[0], tmp_path / "outputs" / "digits")
+    assert vit_scratch("predict", "outputs/digits", "pets").err == ""
+    assert f"using the Hub's outputs/digits at commit {strangers[:7]}" in (
+        vit_scratch("predict", "hf-hub:outputs/digits", "pets").err
+    )
+
+
+def test_a_branch_that_moves_meanwhile_mixes_no_two_commits(hub, strangers, digits_run, copy, monkeypatch):
+    expected = vit_scratch("predict", digits_run[0], "pets").out
+    config = json.loads((copy / "config.json").read_text())
+    config["id2label"] = {key: f"other {label}" for key, label in config["id2label"].items()}
+    (copy / "config.json").write_text(json.dumps(config))
+    real = hub_of_the_package._snapshot
+
+    def snapshot(*arguments):
+        folder = real(*arguments)
+        hub.add("outputs/digits", copy)
+        return folder
+
+    monkeypatch.setattr(hub_of_the_package, "_snapshot", snapshot)
+    assert vit_scratch("predict", "outputs/digits", "pets").out == expected
+    assert "other" in vit_scratch("predict", "outputs/digits", "pets").out
+
+
+def test_processes_that_work_together_take_the_commit_that_the_first_one_is_told(hub, strangers, copy, monkeypatch):
+    hub.add("outputs/digits", copy)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(hub_of_the_package, "broadcast_object_list", lambda own: [(strangers, "")])
+    assert hub_of_the_package.fetched("outputs/digits").commit == strangers
+    monkeypatch.setattr(hub_of_the_package, "broadcast_object_list", lambda own: [("", "the Hub has a problem")])
+    with pytest.raises(ValueError, match="there is no folder outputs/digits, and the Hub has a problem"):
+        hub_of_the_package.fetched("outputs/digits")
+
+
+def test_what_was_used_once_is_used_without_the_hub(strangers, digits_run, monkeypatch):
+    from huggingface_hub import constants
+
+    first = vit_scratch("predict", "outputs/digits", "pets")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert vit_scratch("predict", "outputs/digits", "pets") == first
+    assert vit_scratch("predict", "outputs/digits", "pets", f"--revision={strangers}") == first
+
+
+def test_what_is_made_of_it_names_the_hub_and_the_commit_and_no_cache(strangers, ada, hub, tmp_path):
+    flags = ("--finetuning=lora", "--max_steps=1", "--train_val_split=0", "--output_dir=run", "--data=pets")
+    assert vit_scratch("train", "finetune", "--model=hf-hub:outputs/digits", *flags).status == 0
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.base_model == "outputs/digits"
+    assert f"from outputs/digits (commit {strangers[:7]}):" in " ".join(card.text.split())
+    adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "outputs/digits"
+    assert not [path for path in tmp_path.glob("run/*.*") if b"/snapshots/" in path.read_bytes()]
+    loaded, _, _ = load_checkpoint("outputs/digits")
+    loaded.push_to_hub("ada/again")
+    assert published(hub, "ada/again").keys() == PUBLISHED
+
+
+CUSTOM = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+
+class BrightnessConfig(PreTrainedConfig):
+    model_type = "brightness"
+
+class Brightness(PreTrainedModel):
+    config_class = BrightnessConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = torch.nn.Linear(1, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return ImageClassifierOutput(logits=self.head(pixel_values.mean((1, 2, 3), keepdim=True)[:, :, 0, 0]))
+"""
+
+
+def test_code_of_a_repository_is_fetched_and_run_only_where_it_is_trusted(hub, strangers):
+    auto_map = {"AutoConfig": "code.BrightnessConfig", "AutoModelForImageClassification": "code.Brightness"}
+    config = {"model_type": "brightness", "architectures": ["Brightness"], "auto_map": auto_map}
+    config["id2label"] = {"0": "dark", "1": "light"}
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
+    weights = {"head.weight": torch.tensor([[-9.0], [9.0]]), "head.bias": torch.zeros(2)}
+    files = {"config.json": config, "preprocessor_config.json": processor}
+    hub.add(
+        "ada/custom",
+        {name: json.dumps(content).encode() for name, content in files.items()}
+        | {"code.py": CUSTOM.encode(), "model.safetensors": save(weights, {"format": "pt"})},
+    )
+    line = vit_scratch("predict", "ada/custom", "pets").err.splitlines()[-1]
+    assert "trust_remote_code=True" in line
+    assert "/snapshots/" not in line
+    assert not hub.asked("GET", "code.py")
+    trusted = vit_scratch("predict", "ada/custom", "pets", "--trust_remote_code")
+    assert trusted.status == 0, trusted.err
+    assert [line.split()[-2] for line in trusted.lines][::2] == ["dark", "light"]
+
+
+def test_weights_that_are_no_safetensors_are_not_used_but_imported(hub, strangers, digits_run):
+    hub.add("ada/old", {"config.json": (digits_run[0] / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
+    line = vit_scratch("predict", "ada/old", "pets").err.splitlines()[-1]
+    assert "the Hub's ada/old holds no weights: model.safetensors, model-*-of-*.safetensors." in line
+    assert not hub.asked("HEAD", "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "explain"])
+def test_a_preset_is_no_checkpoint_where_weights_are_needed(verb, strangers):
+    flags = ("--output=out",) if verb == "explain" else ()
+    line = refused(verb, "digits", "pets/cat/000.png" if verb == "explain" else "pets", *flags)
+    assert line.endswith("digits is a preset, which has no weights: name a folder or a Hub id.")
