@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.errors import HTTPError
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from yaml import YAMLError
 
 from . import __version__
-from .hub import is_hub_id, without_scheme
+from .hub import SHOWN, Checkpoint
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
-from .publishing_vit_scratch import LICENSE_TERMS
+from .publishing_vit_scratch import CARD, LICENSE_TERMS
 from .text import for_markdown
 
 
 def write_import_card(
     name: str,
-    source: str,
+    source: Checkpoint,
     lineage: str,
     model: PreTrainedModel,
     processor: BaseImageProcessor,
@@ -38,7 +37,7 @@ def write_import_card(
 
     Args:
         name: of the model.
-        source: where it came from, a Hub id or a path.
+        source: where it came from.
         lineage: what kind of checkpoint that is.
         model, processor: what was imported.
         notes: what was assumed, left out or made anew.
@@ -60,7 +59,7 @@ def write_import_card(
         metadata,
         template_path=str(shipped_path("model_card.md")),
         **architecture(name, model, processor),
-        origin=f"imported from {for_markdown(name_of(without_scheme(source)))}, a checkpoint of {lineage}",
+        origin=f"imported from {in_words(source)}, a checkpoint of {lineage}",
         vit_scratch_version=__version__,
         sample="photo.jpg",
         labels=named_labels(model.config.id2label) if classifies else [],
@@ -70,16 +69,15 @@ def write_import_card(
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
-def base_model_of(source: str) -> str | None:
-    """The checkpoint on the Hub that a model was made of, for its card.
+def in_words(source: Checkpoint) -> str:
+    """What a card calls a checkpoint: its name for others, as Markdown, and of the Hub its commit."""
+    return for_markdown(name_of(str(source))) + (f" (commit {source.commit[:SHOWN]})" if source.commit else "")
 
-    Args:
-        source: a Hub id; or a folder, whose card may name one; or a preset, which has no weights.
-    """
-    if is_hub_id(without_scheme(source)):
-        return without_scheme(source)
-    named = metadata_of(source).get("base_model")
-    return named if isinstance(named, str) else None
+
+def base_model_of(source: Checkpoint) -> str | None:
+    """The checkpoint on the Hub that a model was made of: itself, or what its card names; a preset has none."""
+    named = source.hub_id or metadata_of(source.place).get("base_model")
+    return named if isinstance(named, str) and not source.preset else None
 
 
 def license_of(source: str | Path) -> dict[str, str]:
@@ -89,10 +87,10 @@ def license_of(source: str | Path) -> dict[str, str]:
 
 
 def metadata_of(source: str | Path) -> dict[str, Any]:
-    """The header of the card of a checkpoint, a folder or a Hub id; nothing if it has none that can be read."""
+    """The header of the card of a checkpoint in a folder; nothing if it has none that can be read."""
     try:
-        card = ModelCard.load(source if isinstance(source, str) and is_hub_id(source) else Path(source, "README.md"))
-    except (OSError, ValueError, YAMLError, HTTPError):
+        card = ModelCard.load(Path(source, CARD))
+    except (OSError, ValueError, YAMLError):
         return {}  # the model is whole without it
     return card.data.to_dict()
 

@@ -1,10 +1,12 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The command line: `vit-scratch VERB …`. The verbs are in `commands/`."""
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import __version__
 from .commands import evaluating, exporting, importing, inspecting, predicting, publishing, showing, training
@@ -34,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"there is no verb {verb!r}, the verbs are {', '.join(VERBS)}")
         name += f" {verb}"
         _quiet()
-        status = VERBS[verb][0](argv[1:])
+        with _logged_on_stderr(name):
+            status = VERBS[verb][0](argv[1:])
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # who reads what is printed has seen enough
@@ -61,6 +64,21 @@ def _quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()
+
+
+@contextmanager
+def _logged_on_stderr(name: str) -> Iterator[None]:
+    """Print what the package logs, a line each that begins with the name of the verb."""
+    logger, handler = logging.getLogger(__package__), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # libraries may have handlers of their own at the root
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {

@@ -135,11 +135,13 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         create_pr: bool = False,
         max_shard_size: int | str = "50GB",
         tags: list[str] | None = None,
+        images: bool = False,
     ) -> CommitInfo:
-        """Publish the model with what belongs to it: the arguments are those of transformers.
+        """Publish the model with what belongs to it: the arguments are those of transformers, and `images`.
 
-        Image processor and card, with its pictures, are those of the checkpoint that the model was loaded from. If the
-        weights have changed since then, the card claims nothing.
+        Image processor and card are those of the checkpoint that the model was loaded from. If the weights have changed
+        since then, the card claims nothing. Its pictures that show images of the data are left out unless `images` asks
+        for them.
         """
         with tempfile.TemporaryDirectory() as folder:
             write_complete(self, repo_id, Path(folder), max_shard_size, tags)
@@ -150,6 +152,7 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
                 revision=revision,
                 create_pr=create_pr,
                 token=token,
+                images=images,
                 commit_message=commit_message,
                 commit_description=commit_description,
             ).commit

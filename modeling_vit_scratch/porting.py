@@ -42,9 +42,9 @@ def import_checkpoint(
     """
     if output is not None:
         check_new_folder(output)
-    place = fetched(str(source), revision)
+    found = fetched(str(source), revision)
     imported = read_checkpoint(
-        place,
+        found.place,
         format=format,
         image_size=image_size,
         num_labels=num_labels,
@@ -56,12 +56,12 @@ def import_checkpoint(
             imported.image_processor.save_pretrained(folder)
             write_import_card(
                 Path(output).resolve().name,
-                str(source),
+                found,
                 imported.format,
                 imported.model,
                 imported.image_processor,
                 imported.notes,
-                license_of(place),
+                license_of(found.place),
                 folder / "README.md",
             )
     return imported
@@ -107,7 +107,7 @@ def export_checkpoint(
     """
     check_new_folder(output)
     imported = read_checkpoint(
-        fetched(str(checkpoint), revision), format="vit-scratch", config_overrides=config_overrides
+        fetched(str(checkpoint), revision).place, format="vit-scratch", config_overrides=config_overrides
     )
     with new_folder(output) as folder:
         lines = export_model(imported.model, imported.image_processor, folder, format=format)

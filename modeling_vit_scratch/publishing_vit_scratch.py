@@ -9,6 +9,7 @@ import filecmp
 import json
 import re
 import shutil
+from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +31,13 @@ PROCESSOR = "preprocessor_config.json"
 RECIPE = "recipe.yaml"
 SAMPLE = "sample.png"
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# They show images of the data.
+# They show images of the data, which are private until somebody says otherwise.
 PICTURES = (SAMPLE, "training.png")
 # What is told of the weights, besides the weights: of no use with others.
 ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
 PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
+# The name of a repository, with its owner.
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 LICENSE_TERMS = ("license", "license_name", "license_link")
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 # A file for an example where none may be shown, or there is none.
@@ -73,7 +76,12 @@ def is_published(name: str) -> bool:
     return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in PUBLISHED)
 
 
-def repository_files(folder: Path, repo_id: str, *, images: bool = True) -> dict[str, Path | bytes]:
+def pictures_of(folder: Path) -> list[str]:
+    """The files of a checkpoint that show images of the data."""
+    return [name for name in PICTURES if (folder / name).is_file()]
+
+
+def repository_files(folder: Path, repo_id: str, *, images: bool = False) -> dict[str, Path | bytes]:
     """The files of a repository, by name: those of a checkpoint, or what takes their place.
 
     Args:
@@ -89,7 +97,7 @@ def repository_files(folder: Path, repo_id: str, *, images: bool = True) -> dict
     files.pop(RECIPE, None)
     if CARD in files:
         card = (folder / CARD).read_text(encoding="utf-8")
-        files[CARD] = card_for_the_hub(card, repo_id, images).encode()
+        files[CARD] = card_for_the_hub(card, repo_id, files).encode()
         # The card's recipe names the data; the one of the run says where it lies on this machine.
         if recipe := re.search(rf"`{RECIPE}` is:\n\n```yaml\n(.*?)```", card, re.DOTALL):
             files[RECIPE] = recipe[1].encode()
@@ -105,20 +113,21 @@ def _base_model(folder: Path) -> str | None:
     return ModelCard.load(folder / CARD).data.base_model if (folder / CARD).is_file() else None
 
 
-def card_for_the_hub(card: str, repo_id: str, images: bool = True) -> str:
+def card_for_the_hub(card: str, repo_id: str, files: Collection[str] = ()) -> str:
     """A card whose first Python block runs anywhere: it loads the repository and an image of it by their names.
 
     Args:
         card: of a checkpoint in a folder, or of another repository that it was fetched from.
         repo_id: the repository.
-        images: whether the pictures are published; without them, the card shows none.
+        files: what is published with it; the card shows no picture that is not among them.
     """
+    shown = [name for name in PICTURES if name in files]
 
     def named(block: re.Match[str]) -> str:
         code = re.sub(r'(model=|from_pretrained\()"[^"]*"', rf'\1"{repo_id}"', block[0])
         code = re.sub(r'hf_hub_download\("[^"]*", ("[^"]*")\)', r"\1", code)
         code = code.replace("from huggingface_hub import hf_hub_download\n", "")
-        if not images:
+        if SAMPLE not in shown:
             return code.replace(f'"{SAMPLE}"', f'"{ANY_PHOTO}"')
         if f'"{SAMPLE}"' in code:
             code = code.replace(f'"{SAMPLE}"', f'hf_hub_download("{repo_id}", "{SAMPLE}")')
@@ -126,8 +135,9 @@ def card_for_the_hub(card: str, repo_id: str, images: bool = True) -> str:
         return code
 
     card = re.sub(r"```python\n.*?```", named, card, count=1, flags=re.DOTALL)
-    if not images:
-        card = re.sub(rf"\n!\[[^\]]*\]\(({'|'.join(PICTURES)})\)\n", "", card)
+    for name in PICTURES:
+        if name not in shown:
+            card = re.sub(rf"\n!\[[^\]]*\]\({name}\)\n", "", card)
     return card
 
 
@@ -139,7 +149,7 @@ def publish(
     revision: str | None = None,
     create_pr: bool = False,
     token: bool | str | None = None,
-    images: bool = True,
+    images: bool = False,
     license: str | None = None,
     plain: str = "",
     commit_message: str | None = None,
@@ -253,11 +263,12 @@ def write_complete(
 def _origin(model: PreTrainedModel) -> Path | None:
     """The folder that a model was loaded from; that of the cache, if it came from the Hub."""
     name = model.name_or_path or ""
-    if name and Path(name).is_dir():
-        return Path(name)
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return None  # made in Python, or of a folder that is gone
     commit = getattr(model.config, "_commit_hash", None)
+    of_the_hub = HUB_ID.fullmatch(name) is not None
+    if name and Path(name).is_dir() and not (of_the_hub and commit):
+        return Path(name)
+    if not of_the_hub:
+        return None  # made in Python, or of a folder that is gone
     return Path(snapshot_download(name, revision=commit, allow_patterns=list(PUBLISHED)))
 
 

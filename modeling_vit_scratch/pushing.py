@@ -4,6 +4,7 @@
 import json
 import math
 import re
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from .configuration_vit_scratch import ViTScratchConfig
-from .publishing_vit_scratch import CARD, PICTURES, PROCESSOR, Published, plain_card, publish
+from .publishing_vit_scratch import CARD, HUB_ID, PROCESSOR, Published, pictures_of, plain_card, publish
 
 STATE = "trainer_state.json"  # transformers' name, in a checkpoint from which training can go on
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.
@@ -37,7 +38,7 @@ def push(
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-    images: bool = True,
+    images: bool = False,
     license: str | None = None,
     token: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
@@ -49,17 +50,22 @@ def push(
     Args:
         checkpoint: the folder of one of our checkpoints.
         repo_id, private, revision, create_pr, images, license, token: those of `publish`.
-        say: is told, in a sentence, why it is tried again.
+        say: is told, in a sentence, which pictures are left out, before anything is sent; and why it is tried again.
 
     Raises:
         ValueError: one sentence: what the checkpoint lacks, or why it could not be published.
     """
     folder = Path(checkpoint)
-    if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", repo_id):
+    if not HUB_ID.fullmatch(repo_id if "/" in repo_id else f"owner/{repo_id}"):
         raise ValueError(
             f"the name of a repository is owner/name or name, of letters, digits, - _ and ., got {repo_id!r}."
         )
     plain = _checked(folder, repo_id)
+    pictures = [] if images else pictures_of(folder)
+    if pictures:
+        show, them = ("show", "them") if len(pictures) > 1 else ("shows", "it")
+        command = f"vit-scratch push {shlex.quote(str(checkpoint))} {repo_id} --images"
+        say(f"left out {' and '.join(pictures)}, which {show} your images; `{command}` publishes {them}.")
 
     def attempt() -> Published:
         return publish(
@@ -90,13 +96,11 @@ def push_lines(published: Published, revision: str | None = None) -> list[str]:
         what = f"proposed   {commit.pr_url}"
     else:
         what = f"{'published ' if published.changed else 'unchanged '} {commit.repo_url}"
-    shown = [name for name in PICTURES if name in published.files]
     use = f"use        vit-scratch predict {repo_id} IMAGES"
     if not published.classifies:
         use = f"fine-tune  vit-scratch train finetune --model {repo_id} --data LABELLED"
     return [
         f"{what}, commit {commit.oid[:7]}: {len(published.files)} files, {published.num_bytes / 1e6:,.1f} MB",
-        *([f"images     {' and '.join(shown)} show images of the data; --no-images leaves them out"] if shown else []),
         *([use] if revision in (None, "main") and commit.pr_url is None else []),
     ]
 

@@ -349,7 +349,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(digits_ru
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["no/where"], "there is no folder no/where, and the Hub's no/where cannot be loaded: "),
+        (["no/where"], "there is no folder no/where, and the Hub cannot be reached to fetch no/where."),
         (["artcle"], "there is no preset 'artcle' (did you mean 'article'?); the presets are "),
         (["digits", "--batch=100000000"], "100,000,000 images do not fit into the memory: give a smaller --batch."),
         (["--batch=0"], "argument --batch: must be a whole number from 1 on, got '0'"),

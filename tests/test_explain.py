@@ -481,7 +481,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(digits_run, tmp_path, 
 def test_a_preset_has_nothing_to_explain(tmp_path):
     noise((9, 9)).save(tmp_path / "image.png")
     line = refused("explain", "digits", tmp_path / "image.png", "--out", tmp_path / "out")
-    assert line.endswith("digits is a preset: it has no weights, and so no answers to explain.")
+    assert line.endswith("digits is a preset, which has no weights: name a folder or a Hub id.")
 
 
 def test_a_preset_of_the_processor_is_left_alone(digits_run):

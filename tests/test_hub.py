@@ -16,6 +16,7 @@ from forks import python
 from huggingface_hub import HfApi, ModelCard
 from pictures import noise
 from runs import CODE, SMALL, Run, classes_of_pictures, refused, vit_scratch
+from safetensors.torch import save
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -26,6 +27,8 @@ from transformers import (
 )
 
 from modeling_vit_scratch import ViTScratchConfig
+from modeling_vit_scratch import hub as hub_of_the_package
+from modeling_vit_scratch.prediction.loading import load_checkpoint
 from modeling_vit_scratch.presets import preset_path
 from modeling_vit_scratch.publishing_vit_scratch import card_for_the_hub
 
@@ -34,8 +37,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 PUBLISHED = {
     *("config.json", "model.safetensors", "preprocessor_config.json", *CODE),
-    *("README.md", "all_results.json", "recipe.yaml", "sample.png", "training.png"),
+    *("README.md", "all_results.json", "recipe.yaml"),
 }
+PICTURES = {"sample.png", "training.png"}
 AUTO_CLASSES = {
     "AutoBackbone",
     "AutoConfig",
@@ -104,11 +108,10 @@ def test_a_repository_is_complete_and_tells_nothing_of_the_machine(hub, ada, run
     assert str(run_with_a_place.parent) in (run_with_a_place / "recipe.yaml").read_text()  # where it is of use
 
 
-def test_what_is_printed_names_the_place_and_the_pictures(hub, ada, digits_run):
+def test_what_is_printed_names_the_place_and_the_use(hub, ada, digits_run):
     result = vit_scratch("push", digits_run[0], "pets")
-    published, images, use = result.lines
-    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 16 files, \d+\.\d MB", published)
-    assert images == "images     sample.png and training.png show images of the data; --no-images leaves them out"
+    published, use = result.lines
+    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 14 files, \d+\.\d MB", published)
     assert use == "use        vit-scratch predict ada/pets IMAGES"
 
 
@@ -128,7 +131,8 @@ def test_at_the_end_of_training_the_same_is_published(hub, ada, tmp_path):
     flags = ("--max_steps=2", "--push_to_hub=true", "--hub_model_id=ada/digits", "--hub_private_repo=true")
     result = vit_scratch("train", "digits", *SMALL, *flags, f"--output_dir={tmp_path / 'run'}")
     assert result.status == 0, result.err
-    assert result.lines[-3].startswith(f"published  {hub.url}/ada/digits, commit ")
+    assert "vit-scratch train: left out sample.png and training.png, which show your images; " in result.err
+    assert result.lines[-2].startswith(f"published  {hub.url}/ada/digits, commit ")
     first = published(hub, "ada/digits")
     assert first.keys() == PUBLISHED
     assert b"ada/digits" not in first["recipe.yaml"]  # who repeats the run has another account
@@ -178,7 +182,7 @@ def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_noth
         next(model.classification_head.parameters()).add_(1)
     model.push_to_hub("changed", tags=["mine"])
     files = published(hub, "ada/changed")
-    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml", "sample.png", "training.png"}
+    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"}
     card = ModelCard(files["README.md"].decode())
     assert card.data.eval_results is None
     assert card.data.tags == ["vit-scratch", "vision-transformer", "mine"]
@@ -244,35 +248,60 @@ def test_a_second_push_of_the_same_makes_no_commit(hub, ada, digits_run):
     first, second = (vit_scratch("push", digits_run[0], "pets").lines[0] for _ in range(2))
     assert second == first.replace("published", "unchanged")
     assert len(hub.titles("ada/pets")) == 2  # that which the Hub makes itself, and ours
-    assert len(hub.asked("PUT", "/lfs/")) == 3  # the weights and two pictures, once
+    assert len(hub.asked("PUT", "/lfs/")) == 1  # the weights, once
 
 
 def test_what_a_checkpoint_does_not_have_any_more_goes_and_what_others_wrote_stays(hub, ada, copy):
     hub.add("ada/pets", {"notes.txt": b"mine", "model-00001-of-00002.safetensors": b"old", "adapter/x.json": b"{}"})
-    assert vit_scratch("push", copy, "ada/pets").status == 0
+    assert vit_scratch("push", copy, "ada/pets", "--images").status == 0
     files = hub.files("ada/pets")
     assert files["notes.txt"] == b"mine"
     assert not {"model-00001-of-00002.safetensors", "adapter/x.json"} & files.keys()
     (copy / "training.png").unlink()
-    assert vit_scratch("push", copy, "ada/pets").lines[0].startswith("published")
-    assert "training.png" not in hub.files("ada/pets")
+    assert vit_scratch("push", copy, "ada/pets", "--images").lines[0].startswith("published")
+    files = hub.files("ada/pets")
+    assert ("training.png" in files, "sample.png" in files) == (False, True)
+    assert "training.png" not in files["README.md"].decode()
+    assert '"sample.png"' in files["README.md"].decode()
 
 
-def test_pictures_of_the_data_can_be_kept_back(hub, ada, digits_run):
-    result = vit_scratch("push", digits_run[0], "pets", "--no-images")
-    assert (result.status, len(result.lines)) == (0, 2)
+def test_pictures_of_the_data_are_published_only_when_asked_for(hub, ada, digits_run):
+    hub.fail("POST", "/repos/create", status=403)
+    line, failed, _ = vit_scratch("push", digits_run[0], "pets").err.split("\n")
+    assert "is not published" in failed
+    assert line == (  # before anything was asked of the Hub
+        "vit-scratch push: left out sample.png and training.png, which show your images; "
+        f"`vit-scratch push {digits_run[0]} pets --images` publishes them."
+    )
+    assert vit_scratch("push", digits_run[0], "pets").err.strip() == line
     files = published(hub, "ada/pets")
-    assert files.keys() == PUBLISHED - {"sample.png", "training.png"}
+    assert files.keys() == PUBLISHED
     assert ".png" not in files["README.md"].decode()
     assert 'Image.open("photo.jpg")' in files["README.md"].decode()
+    asked = vit_scratch("push", digits_run[0], "pets", "--images")
+    assert (asked.status, asked.err) == (0, "")
+    files = published(hub, "ada/pets")
+    assert files.keys() == PUBLISHED | PICTURES
+    assert "(training.png)" in files["README.md"].decode()
+    assert 'hf_hub_download("ada/pets", "sample.png")' in files["README.md"].decode()
+    assert vit_scratch("push", digits_run[0], "pets").status == 0
+    assert published(hub, "ada/pets").keys() == PUBLISHED  # and what was shown goes
+
+
+def test_a_model_in_python_publishes_pictures_only_when_asked_for(hub, ada, digits_run):
+    model = AutoModelForImageClassification.from_pretrained(digits_run[0])
+    model.push_to_hub("pets", images=True)
+    assert published(hub, "ada/pets").keys() == PUBLISHED | PICTURES
+    model.push_to_hub("pets")
+    assert published(hub, "ada/pets").keys() == PUBLISHED
 
 
 def test_a_repository_can_be_private_and_a_branch_or_a_pull_request(hub, ada, digits_run):
     assert vit_scratch("push", digits_run[0], "pets", "--private").status == 0
     assert hub.repositories["model", "ada/pets"].private
-    assert len(vit_scratch("push", digits_run[0], "pets", "--revision=v2", "--no-images").lines) == 1  # no use for it
+    assert len(vit_scratch("push", digits_run[0], "pets", "--revision=v2", "--images").lines) == 1  # no use for it
     assert published(hub, "ada/pets").keys() == PUBLISHED
-    assert "training.png" not in published(hub, "ada/pets", "v2")
+    assert "training.png" in published(hub, "ada/pets", "v2")
     proposed = vit_scratch("push", digits_run[0], "pets", "--create-pr", "--license=mit")
     assert proposed.lines[0].startswith(f"proposed   {hub.url}/ada/pets/discussions/1, commit ")
     assert b"license: mit" in published(hub, "ada/pets", "refs/pr/1")["README.md"]
@@ -281,7 +310,7 @@ def test_a_repository_can_be_private_and_a_branch_or_a_pull_request(hub, ada, di
 
 def test_what_is_public_is_not_taken_for_private(hub, ada, digits_run, tmp_path):
     hub.add("ada/pets", {"README.md": b"# Pets"})
-    line = refused("push", digits_run[0], "ada/pets", "--private")
+    line = refused("push", digits_run[0], "ada/pets", "--private", "--images")
     assert line.endswith("ada/pets is there already, and public: make it private in its settings on the Hub first.")
     assert len(hub.titles("ada/pets")) == 1
     flags = ("--push_to_hub=true", "--hub_model_id=ada/pets", "--hub_private_repo=true", "--max_steps=1")
@@ -318,10 +347,10 @@ def test_a_killed_push_changes_nothing_and_the_next_one_sends_only_what_is_missi
     )
     killed = Run(["push", digits_run[0], "pets"], tmp_path, before=dying).end()
     assert killed.status == -signal.SIGKILL, killed.err
-    assert len(hub.asked("PUT", "/lfs/")) == 3
+    assert len(hub.asked("PUT", "/lfs/")) == 1
     assert hub.files("ada/pets").keys() == {".gitattributes"}
     assert vit_scratch("push", digits_run[0], "pets").status == 0
-    assert len(hub.asked("PUT", "/lfs/")) == 3
+    assert len(hub.asked("PUT", "/lfs/")) == 1
     assert published(hub, "ada/pets").keys() == PUBLISHED
 
 
@@ -354,7 +383,7 @@ def test_a_push_tries_again_where_that_can_help(hub, ada, naps, digits_run, meth
 
 def test_an_overloaded_hub_says_itself_how_long_to_wait(hub, ada, naps, digits_run):
     hub.fail("POST", "/commit/", status=429, retry_after=7)
-    result = vit_scratch("push", digits_run[0], "pets")
+    result = vit_scratch("push", digits_run[0], "pets", "--images")
     assert result.status == 0
     assert result.err == "vit-scratch push: the Hub had too many requests of yours for now; another attempt in 7 s.\n"
     assert 7 in naps
@@ -371,7 +400,7 @@ def test_an_overloaded_hub_says_itself_how_long_to_wait(hub, ada, naps, digits_r
 )
 def test_a_push_gives_up_after_a_while_with_a_sentence(hub, ada, naps, digits_run, fault, said):
     hub.fail("POST", "/commit/", times=math.inf, **fault)
-    result = vit_scratch("push", digits_run[0], "pets")
+    result = vit_scratch("push", digits_run[0], "pets", "--images")
     assert (result.status, result.out) == (2, "")
     *attempts, last = result.err.splitlines()
     assert [line.partition(";")[0] for line in attempts] == [f"vit-scratch push: {said.replace('ada/', '')}"] * 3
@@ -396,7 +425,7 @@ def test_who_may_not_write_is_told_what_to_do(hub, digits_run, monkeypatch, role
     if role is not None:
         monkeypatch.setenv("HF_TOKEN", "hf_unknown" if role == "unknown" else hub.token("ada", role))
     hub.add("bob/pets", {"README.md": b""})
-    line = refused("push", digits_run[0], repository)
+    line = refused("push", digits_run[0], repository, "--images")
     assert line.startswith(f"vit-scratch push: {digits_run[0]} is not published: {said}")
     assert len(hub.titles("bob/pets")) == 1
 
@@ -404,7 +433,7 @@ def test_who_may_not_write_is_told_what_to_do(hub, digits_run, monkeypatch, role
 def test_a_hub_that_is_not_there_is_said_to_be(digits_run, monkeypatch, naps):
     from huggingface_hub import constants
 
-    assert "the Hub is not to be asked (HF_HUB_OFFLINE is set)" in refused("push", digits_run[0], "pets")
+    assert "the Hub is not to be asked (HF_HUB_OFFLINE is set)" in refused("push", digits_run[0], "pets", "--images")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     result = vit_scratch("push", digits_run[0], "pets")
@@ -415,7 +444,7 @@ def test_a_hub_that_is_not_there_is_said_to_be(digits_run, monkeypatch, naps):
 def test_a_card_that_the_hub_does_not_take_is_refused_with_its_reason(hub, ada, copy):
     text = (copy / "README.md").read_text()
     (copy / "README.md").write_text(text.replace("pipeline_tag: image-classification", "pipeline_tag: [1, 2]"))
-    line = refused("push", copy, "pets")
+    line = refused("push", copy, "pets", "--images")
     assert "Invalid metadata in README.md. - " in line
     assert "pipeline_tag" in line
     assert hub.files("ada/pets").keys() == {".gitattributes"}
@@ -477,10 +506,10 @@ def test_the_card_names_its_origin_on_the_hub(hub, ada, digits_run, tmp_path):
 
 def test_a_card_names_the_repository_once_whatever_it_named_before():
     card = 'Text.\n\n```python\nfrom PIL import Image\n\nmodel = pipeline(model=".")\nImage.open("sample.png")\n```\n'
-    first = card_for_the_hub(card, "ada/one")
+    first = card_for_the_hub(card, "ada/one", ["sample.png"])
     assert 'pipeline(model="ada/one")' in first
     assert 'Image.open(hf_hub_download("ada/one", "sample.png"))' in first
-    assert card_for_the_hub(first, "ada/two") == first.replace("ada/one", "ada/two")
+    assert card_for_the_hub(first, "ada/two", ["sample.png"]) == first.replace("ada/one", "ada/two")
 
 
 # The round trip
@@ -520,14 +549,17 @@ def test_a_branch_is_used_by_its_name_and_another_one_is_missed(hub, ada, digits
     result = vit_scratch("predict", "ada/pets", picture, "--revision=draft")
     assert (result.status, result.out) == (0, vit_scratch("predict", digits_run[0], picture).out)
     assert vit_scratch("evaluate", "ada/pets", "digits", "--revision=draft").status == 0
-    assert vit_scratch("export", "ada/pets", tmp_path / "file", "--format=torch-export", "--revision=draft").status == 0
+    exported = vit_scratch("export", "hf-hub:ada/pets", tmp_path / "file", "--format=torch-export", "--revision=draft")
+    assert exported.status == 0
+    assert exported.err.startswith("vit-scratch export: using the Hub's ada/pets at commit ")
+    assert ModelCard.load(tmp_path / "file" / "README.md").data.base_model == "ada/pets"
     assert "final" in refused("predict", "ada/pets", picture, "--revision=final")
     line = refused("predict", digits_run[0], picture, "--revision=draft")
     assert line.endswith(f"revision draft is of a model on the Hub, and {digits_run[0]} is on this machine.")
 
 
 def test_what_was_published_is_used_from_the_hub_with_the_package_and_without(hub, ada, digits_run, tmp_path):
-    assert vit_scratch("push", digits_run[0], "pets", "--private").status == 0
+    assert vit_scratch("push", digits_run[0], "pets", "--private", "--images").status == 0
     picture = tmp_path / "picture.png"
     noise((9, 11)).save(picture)
     printed = vit_scratch("predict", digits_run[0], picture).lines[0].split("\t")[1]
@@ -552,3 +584,151 @@ def test_what_is_on_the_hub_is_looked_into_by_its_name(hub, ada, digits_run, tmp
     assert explained.status == 0, explained.err
     assert (tmp_path / "out" / "index.html").is_file()
     assert "there is no folder ada/none, and the Hub's ada/none" in refused("dry-run", "ada/none")
+
+
+# Which checkpoint is meant
+
+
+@pytest.fixture
+def strangers(hub, digits_run, tmp_path, monkeypatch) -> str:
+    """The commit of a stranger's repository whose name is that of a folder that is not here."""
+    monkeypatch.chdir(tmp_path)
+    classes_of_pictures(tmp_path / "pets", images=1)
+    return hub.add("outputs/digits", digits_run[0])
+
+
+USES = {
+    "predict": ("predict", "CHECKPOINT", "pets"),
+    "table": ("predict", "CHECKPOINT", "pets", "--output=table.csv"),
+    "evaluate": ("evaluate", "CHECKPOINT", "digits", "--batch_size=512"),
+    "explain": ("explain", "CHECKPOINT", "pets/cat/000.png", "--output=explained"),
+    "dry-run": ("dry-run", "CHECKPOINT"),
+    "import": ("import", "CHECKPOINT", "imported"),
+    "export": ("export", "CHECKPOINT", "exported", "--format=timm", "--config_overrides=norm_first=true"),
+    "train": ("train", "finetune", "--model=CHECKPOINT", "--data=pets", "--max_steps=1", "--train_val_split=0"),
+}
+
+
+@pytest.mark.parametrize(("use", "scheme"), [*((use, "hf-hub:") for use in USES), ("predict", ""), ("train", "")])
+def test_what_comes_from_the_hub_says_so_once_with_its_commit(strangers, use, scheme):
+    result = vit_scratch(*(part.replace("CHECKPOINT", f"{scheme}outputs/digits") for part in USES[use]))
+    assert result.status == 0, result.err
+    why = "" if scheme else "outputs/digits is no folder here: "
+    said = f"vit-scratch {USES[use][0]}: {why}using the Hub's outputs/digits at commit {strangers[:7]}"
+    assert [line for line in result.err.splitlines() if "Hub" in line] == [said]
+
+
+def test_a_folder_here_is_used_without_a_word_and_a_scheme_means_the_hub_all_the_same(strangers, digits_run, tmp_path):
+    shutil.copytree(digits_run[0], tmp_path / "outputs" / "digits")
+    assert vit_scratch("predict", "outputs/digits", "pets").err == ""
+    assert f"using the Hub's outputs/digits at commit {strangers[:7]}" in (
+        vit_scratch("predict", "hf-hub:outputs/digits", "pets").err
+    )
+
+
+def test_a_branch_that_moves_meanwhile_mixes_no_two_commits(hub, strangers, digits_run, copy, monkeypatch):
+    expected = vit_scratch("predict", digits_run[0], "pets").out
+    config = json.loads((copy / "config.json").read_text())
+    config["id2label"] = {key: f"other {label}" for key, label in config["id2label"].items()}
+    (copy / "config.json").write_text(json.dumps(config))
+    real = hub_of_the_package._snapshot
+
+    def snapshot(*arguments):
+        folder = real(*arguments)
+        hub.add("outputs/digits", copy)
+        return folder
+
+    monkeypatch.setattr(hub_of_the_package, "_snapshot", snapshot)
+    assert vit_scratch("predict", "outputs/digits", "pets").out == expected
+    assert "other" in vit_scratch("predict", "outputs/digits", "pets").out
+
+
+def test_processes_that_work_together_take_the_commit_that_the_first_one_is_told(hub, strangers, copy, monkeypatch):
+    hub.add("outputs/digits", copy)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(hub_of_the_package, "broadcast_object_list", lambda own: [(strangers, "")])
+    assert hub_of_the_package.fetched("outputs/digits").commit == strangers
+    monkeypatch.setattr(hub_of_the_package, "broadcast_object_list", lambda own: [("", "the Hub has a problem")])
+    with pytest.raises(ValueError, match="there is no folder outputs/digits, and the Hub has a problem"):
+        hub_of_the_package.fetched("outputs/digits")
+
+
+def test_what_was_used_once_is_used_without_the_hub(strangers, digits_run, monkeypatch):
+    from huggingface_hub import constants
+
+    first = vit_scratch("predict", "outputs/digits", "pets")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert vit_scratch("predict", "outputs/digits", "pets") == first
+    assert vit_scratch("predict", "outputs/digits", "pets", f"--revision={strangers}") == first
+
+
+def test_what_is_made_of_it_names_the_hub_and_the_commit_and_no_cache(strangers, ada, hub, tmp_path):
+    flags = ("--finetuning=lora", "--max_steps=1", "--train_val_split=0", "--output_dir=run", "--data=pets")
+    assert vit_scratch("train", "finetune", "--model=hf-hub:outputs/digits", *flags).status == 0
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.base_model == "outputs/digits"
+    assert f"from outputs/digits (commit {strangers[:7]}):" in " ".join(card.text.split())
+    adapter = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "outputs/digits"
+    assert not [path for path in tmp_path.glob("run/*.*") if b"/snapshots/" in path.read_bytes()]
+    loaded, _, _ = load_checkpoint("outputs/digits")
+    loaded.push_to_hub("ada/again")
+    assert published(hub, "ada/again").keys() == PUBLISHED
+
+
+CUSTOM = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+
+class BrightnessConfig(PreTrainedConfig):
+    model_type = "brightness"
+
+class Brightness(PreTrainedModel):
+    config_class = BrightnessConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = torch.nn.Linear(1, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return ImageClassifierOutput(logits=self.head(pixel_values.mean((1, 2, 3), keepdim=True)[:, :, 0, 0]))
+"""
+
+
+def test_code_of_a_repository_is_fetched_and_run_only_where_it_is_trusted(hub, strangers):
+    auto_map = {"AutoConfig": "code.BrightnessConfig", "AutoModelForImageClassification": "code.Brightness"}
+    config = {"model_type": "brightness", "architectures": ["Brightness"], "auto_map": auto_map}
+    config["id2label"] = {"0": "dark", "1": "light"}
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
+    weights = {"head.weight": torch.tensor([[-9.0], [9.0]]), "head.bias": torch.zeros(2)}
+    files = {"config.json": config, "preprocessor_config.json": processor}
+    hub.add(
+        "ada/custom",
+        {name: json.dumps(content).encode() for name, content in files.items()}
+        | {"code.py": CUSTOM.encode(), "model.safetensors": save(weights, {"format": "pt"})},
+    )
+    line = vit_scratch("predict", "ada/custom", "pets").err.splitlines()[-1]
+    assert "trust_remote_code=True" in line
+    assert "/snapshots/" not in line
+    assert not hub.asked("GET", "code.py")
+    trusted = vit_scratch("predict", "ada/custom", "pets", "--trust_remote_code")
+    assert trusted.status == 0, trusted.err
+    assert [line.split()[-2] for line in trusted.lines][::2] == ["dark", "light"]
+
+
+def test_weights_that_are_no_safetensors_are_not_used_but_imported(hub, strangers, digits_run):
+    hub.add("ada/old", {"config.json": (digits_run[0] / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
+    line = vit_scratch("predict", "ada/old", "pets").err.splitlines()[-1]
+    assert "the Hub's ada/old holds no weights: model.safetensors, model-*-of-*.safetensors." in line
+    assert not hub.asked("HEAD", "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "explain"])
+def test_a_preset_is_no_checkpoint_where_weights_are_needed(verb, strangers):
+    flags = ("--output=out",) if verb == "explain" else ()
+    line = refused(verb, "digits", "pets/cat/000.png" if verb == "explain" else "pets", *flags)
+    assert line.endswith("digits is a preset, which has no weights: name a folder or a Hub id.")

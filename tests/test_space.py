@@ -53,7 +53,7 @@ def photo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def written(checkpoint, photo, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("spaces") / "digits"
-    options = ("--title", "Digits: a demo", "--examples", photo, "--token-merging", 2)
+    options = ("--title", "Digits: a demo", "--examples", checkpoint / "sample.png", photo, "--token-merging", 2)
     result = vit_scratch("demo", checkpoint, "--space", folder, *options)
     publish = f"publish    hf upload OWNER/NAME {folder} --repo-type space\n"
     assert (result.status, result.err) == (0, "")
@@ -171,17 +171,28 @@ def test_it_runs_alone_and_says_what_predict_says(written, checkpoint, photo, tm
     assert list(shown.values()) == pytest.approx(expected.scores, abs=1e-6)
 
 
-def test_a_checkpoint_of_the_hub_stays_there(checkpoint, tmp_path, monkeypatch):
-    load = space.load_answers
-    monkeypatch.setattr(
-        space, "load_answers", lambda name, **options: load(str(checkpoint), **options | {"title": name})
-    )
-    lines = space.write_space("someone/digits", str(tmp_path / "space"))
-    assert lines[0] == f"written    {tmp_path / 'space'}"
+@pytest.mark.parametrize("source", ["someone/digits", "hf-hub:someone/digits"])
+def test_a_checkpoint_of_the_hub_stays_there_and_its_commit_is_shown(checkpoint, tmp_path, open_hub, source):
+    commit = open_hub().add("someone/digits", checkpoint)
+    result = vit_scratch("demo", source, "--space", tmp_path / "space")
+    assert result.status == 0, result.err
+    assert f"using the Hub's someone/digits at commit {commit[:7]}" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert result.lines[0] == f"written    {tmp_path / 'space'}"
     assert sorted(os.listdir(tmp_path / "space")) == ["README.md", "app.py", "modeling_vit_scratch", "requirements.txt"]
     card = SpaceCard.load(tmp_path / "space" / "README.md")
     assert card.data.models == ["someone/digits"]
-    assert '    "someone/digits",\n' in (tmp_path / "space" / "app.py").read_text()
+    assert card.data.license == "cc-by-4.0"
+    app = (tmp_path / "space" / "app.py").read_text()
+    assert '    "someone/digits",\n' in app
+    assert f'    "--revision={commit}",\n' in app
+
+
+def test_the_image_of_the_data_is_in_it_only_if_it_is_named(checkpoint, tmp_path):
+    lines = space.write_space(str(checkpoint), str(tmp_path / "space"))
+    sample = checkpoint / "sample.png"
+    assert lines[1] == f"left out   sample.png, which shows one of your images: --examples {sample} publishes it"
+    assert not list((tmp_path / "space").rglob("*.png"))
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, tmp_path):

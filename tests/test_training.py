@@ -571,7 +571,7 @@ def test_another_architecture_is_refused_in_training_only(tmp_path, digits_run):
         ("vit-tiny-16", "there is no preset 'vit-tiny-16' (did you mean 'vit-tiny-patch"),
         ("./nothing", "there is no checkpoint folder ./nothing."),
         ("/no/such/folder", "there is no checkpoint folder /no/such/folder."),
-        ("no/body", "there is no folder no/body, and the Hub's no/body cannot be loaded: "),
+        ("no/body", "there is no folder no/body, and the Hub cannot be reached to fetch no/body."),
     ],
 )
 def test_a_model_that_does_not_exist_is_named(tmp_path, model, message):

@@ -24,14 +24,16 @@ def dry_run(argv: list[str]) -> int:
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
-    from ..presets import is_preset
+    from ..prediction.loading import find_model
 
     if options["output"] is not None:
         check_file(options["output"])
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
-    name = f"the preset {options['model']}" if is_preset(options["model"]) else name_of(options["model"])
     with stoppable():
-        model, processor = model_of(**options)
+        trusted = options.pop("trust_remote_code")
+        source = find_model(options.pop("model"), options.pop("revision"), trust_remote_code=trusted)
+        name = f"the preset {source}" if source.preset else name_of(str(source))
+        model, processor = model_of(source, trust_remote_code=trusted, **options)
         try:
             run = dry_running.dry_run(model, pixels_of(model, processor, image, batch), name)
         except RuntimeError as error:  # of several kinds, on CPUs without a class of its own

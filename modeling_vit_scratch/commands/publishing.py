@@ -3,6 +3,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from .parsing import Parser, stoppable
 
@@ -17,21 +18,20 @@ def push(argv: list[str]) -> int:
     parser.add_argument("--create_pr", "--create-pr", action="store_true", help="open a pull request instead")
     parser.add_argument("--license", metavar="L", help="by the Hub's name for it, such as apache-2.0, for the card")
     parser.add_argument(
-        "--no_images",
-        "--no-images",
-        dest="images",
-        action="store_false",
-        help="leave out what shows images of the data",
+        "--images",
+        action="store_true",
+        help="publish the pictures that show images of your data, too: sample.png and training.png",
     )
     options = vars(parser.parse_args(argv))
     from huggingface_hub.utils import enable_progress_bars
 
     from .. import pushing
-    from ..prediction.loading import check_checkpoint
+    from ..hub import Checkpoint
+    from ..prediction.loading import check_finished
 
     if not os.path.isdir(options["checkpoint"]):
         raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")
-    check_checkpoint(options["checkpoint"])
+    check_finished(Checkpoint(options["checkpoint"], Path(options["checkpoint"])))
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long
     with stoppable():

@@ -198,21 +198,20 @@ def load_answers(checkpoint: str, *, title: str | None = None, **options: Any) -
     model = classifier.model
     if isinstance(model, PreTrainedModel) and model.config.model_type != "vit_scratch":
         model.set_attn_implementation("eager")  # transformers' own models have attention maps with no other
-    return Answers(title or name_of(checkpoint), classifier)
+    return Answers(title or name_of(str(classifier.checkpoint)), classifier)
 
 
-def example_files(checkpoint: str, examples: Sequence[str], folder: Path) -> list[str]:
+def example_files(examples: Sequence[str], folder: Path, own: str = "") -> list[str]:
     """The examples of a page as PNG files, which every browser shows and which have no place or time in them.
 
     Args:
-        checkpoint: whose own `sample.png` is the first example, if it has one.
-        examples: further image files, and folders of them.
+        examples: image files, and folders of them.
         folder: where to; made if it is missing.
+        own: the first example, if there is such a file.
 
     Raises:
         ValueError: if one cannot be read, or is not there.
     """
-    own = os.path.join(checkpoint, "sample.png")
     # Who names the checkpoint's own, too, gets it once.
     names = [*([own] if os.path.isfile(own) else []), *(name for name in examples if not _same_file(name, own))]
     if not names:

@@ -15,6 +15,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..data.images import pillow_silent
+from ..publishing_vit_scratch import SAMPLE
 from .page import CSS, build_page, example_files, load_answers
 
 MOST_BYTES = "50mb"  # of an upload
@@ -101,7 +102,9 @@ def serve(
         trust_remote_code=trust_remote_code,
     )
     with _private_folder() as folder, pillow_silent():
-        page = build_page(answers, example_files(checkpoint, examples, folder / "examples"))
+        page = build_page(
+            answers, example_files(examples, folder / "examples", str(answers.classifier.checkpoint.place / SAMPLE))
+        )
         try:
             _launch(page, server_name, server_port)
             print(f"{answers.title} is at {page.local_url}", flush=True)

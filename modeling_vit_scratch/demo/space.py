@@ -15,8 +15,9 @@ from packaging.version import Version
 
 from ..card import license_of
 from ..folders import check_new_folder, new_folder
-from ..hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
+from ..hub import CONFIGURATIONS, SAFETENSORS, Checkpoint
 from ..presets import PACKAGE, shipped_path
+from ..publishing_vit_scratch import SAMPLE
 from ..text import for_markdown
 from .page import example_files, load_answers
 
@@ -63,7 +64,8 @@ def write_space(
             too.
         output: a new folder.
         title: the name over the page; by default that of the checkpoint.
-        examples: image files to try it with, besides the checkpoint's own.
+        examples: image files to try it with; the checkpoint's own `sample.png`, an image of the data, only if it is
+            named.
 
     Returns:
         What to know: what was written, and how it is published.
@@ -80,18 +82,22 @@ def write_space(
     }
     # So that what is wrong with it is said now, and not by a Space that does not start.
     answers = load_answers(checkpoint, title=title, **options)
-    hub_id = checkpoint if is_hub_id(checkpoint) else None
+    source = answers.classifier.checkpoint
+    hub_id, options["revision"] = source.hub_id, source.commit  # the Space shows what was looked at here
     with new_folder(output) as folder:
         _write_code(folder)
-        shown = [Path(file).name for file in example_files(checkpoint, examples, folder / "examples")]
+        shown = [Path(file).name for file in example_files(examples, folder / "examples")]
         if hub_id is None:
-            _copy_checkpoint(Path(checkpoint), folder / "checkpoint", code=trust_remote_code)
+            _copy_checkpoint(source.place, folder / "checkpoint", code=trust_remote_code)
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id), encoding="utf-8")
+        (folder / "README.md").write_text(_card(answers.title, source), encoding="utf-8")
+    sample = source.place / SAMPLE
+    withheld = hub_id is None and sample.is_file() and not any(name.endswith(f" {SAMPLE}") for name in shown)
     return [
         f"written    {output}",
+        *([f"left out   {SAMPLE}, which shows one of your images: --examples {sample} publishes it"] * withheld),
         *([f"examples   {', '.join(shown)}: delete from {output}/examples what is not for everyone"] if shown else []),
         f"publish    hf upload OWNER/NAME {output} --repo-type space",
     ]
@@ -127,7 +133,7 @@ def _write_code(folder: Path) -> None:
 def _copy_checkpoint(source: Path, target: Path, *, code: bool) -> None:
     """What it takes to load a checkpoint, and its code if that is to run; nothing of its training or this machine."""
     target.mkdir()
-    for pattern in [*CONFIGURATIONS, "processor_config.json", *SAFETENSORS, *(["*.py"] if code else [])]:
+    for pattern in [*CONFIGURATIONS, *SAFETENSORS, *(["*.py"] if code else [])]:
         for file in source.glob(pattern):
             shutil.copyfile(file, target / file.name)
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
@@ -143,7 +149,8 @@ def _requirements(extra: str) -> list[str]:
     return [f"{name}=={Version(version(name)).public}" for name in names]
 
 
-def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
+def _card(title: str, checkpoint: Checkpoint) -> str:
+    hub_id = checkpoint.hub_id
     metadata = SpaceCardData(
         title=title,
         emoji="🔎",
@@ -154,7 +161,7 @@ def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         models=None if hub_id is None else [hub_id],
-        license=license_of(checkpoint).get("license"),
+        license=license_of(checkpoint.place).get("license"),
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .. import __version__
 from ..card import metadata_of, named_labels
-from ..hub import is_hub_id
+from ..hub import Checkpoint
 from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -27,7 +27,7 @@ class Facts:
     Args:
         format: the export's.
         file: its name.
-        checkpoint: what was exported, a folder or a Hub id.
+        checkpoint: what was exported.
         source: its name for others.
         what: kind and size of the model.
         input_shape, output_shape: of the file.
@@ -41,7 +41,7 @@ class Facts:
 
     format: str
     file: str
-    checkpoint: str
+    checkpoint: Checkpoint
     source: str
     what: str
     input_shape: str
@@ -56,9 +56,9 @@ class Facts:
 
 def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) -> None:
     """Render the template into the README.md of a folder that holds the exported file."""
-    before = metadata_of(facts.checkpoint)
+    before = metadata_of(facts.checkpoint.place)
     is_onnx = facts.format != "torch-export"
-    base_model = facts.checkpoint if is_hub_id(facts.checkpoint) else before.get("base_model")
+    base_model = facts.checkpoint.hub_id or before.get("base_model")
     metadata = ModelCardData(
         model_name=name,
         library_name="onnx" if is_onnx else "pytorch",

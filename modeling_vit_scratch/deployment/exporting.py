@@ -16,10 +16,10 @@ from .. import __version__
 from ..card import describe, name_of
 from ..checkpoints.preprocessing import size_of_images
 from ..folders import check_new_folder, new_folder
-from ..hub import without_scheme
+from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
 from ..prediction.classifier import classes_exclude_each_other
-from ..prediction.loading import load_checkpoint
+from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..tracing.int8 import quantize
 from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
 from ..tracing.preparing import RGB, loader_settings
@@ -45,7 +45,9 @@ class Subject:
             say.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor, label_names: list[str], checkpoint: str):
+    def __init__(
+        self, model: PreTrainedModel, processor: BaseImageProcessor, label_names: list[str], checkpoint: Checkpoint
+    ):
         channels = getattr(model.config, "num_channels", RGB)
         if channels != RGB:
             raise ValueError(f"{checkpoint} is for images of {channels} channels; only those in colour are exported.")
@@ -64,7 +66,7 @@ class Subject:
         self.metadata = {
             "id2label": json.dumps(dict(enumerate(label_names)), ensure_ascii=False),
             "preprocessor_config": json.dumps(settings),
-            "source": name_of(checkpoint),
+            "source": name_of(str(checkpoint)),
             "vit_scratch_version": __version__,
         }
         self.expected = references(model, self.example, any_size=self.any_size)
@@ -115,10 +117,10 @@ def export_classifier(
     check_new_folder(output)
     if format != "torch-export":
         check_installed(f"--format {format}")
-    checkpoint = without_scheme(checkpoint)
-    model, processor, label_names = load_checkpoint(checkpoint, token_merging=token_merging, revision=revision)
+    source = find_checkpoint(checkpoint, revision)
+    model, processor, label_names = load_checkpoint(source, token_merging=token_merging)
     assert isinstance(model, PreTrainedModel)
-    subject = Subject(model, processor, label_names, checkpoint)
+    subject = Subject(model, processor, label_names, source)
     images = calibration.load(label_names) if calibration is not None else None
     with new_folder(output) as folder:
         file = folder / FORMATS[format]
@@ -127,8 +129,8 @@ def export_classifier(
         facts = Facts(
             format=format,
             file=file.name,
-            checkpoint=checkpoint,
-            source=name_of(checkpoint),
+            checkpoint=source,
+            source=name_of(str(source)),
             what=f"an image classifier of type {model.config.model_type} with {model.num_parameters():,} parameters",
             input_shape=" x ".join(map(str, ("batch", *subject.image_shape))),
             output_shape=f"batch x {len(label_names)}",

@@ -23,9 +23,8 @@ from ..data.preprocessing import pixel_values
 from ..folders import check_new_folder, new_folder
 from ..layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
-from ..prediction.loading import load_checkpoint
+from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..prediction.sources import ImageSources
-from ..presets import preset_names
 from ..text import for_table
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
@@ -192,12 +191,9 @@ def write_explanations(
         ValueError: if the checkpoint or the images will not do, or `output` cannot be written.
     """
     check_new_folder(output)
-    if checkpoint in preset_names() and not Path(checkpoint).exists():
-        raise ValueError(f"{checkpoint} is a preset: it has no weights, and so no answers to explain.")
     sources = ImageSources(images)
-    loaded, processor, _ = load_checkpoint(
-        checkpoint, token_merging=token_merging, revision=revision, trust_remote_code=trust_remote_code
-    )
+    source = find_checkpoint(checkpoint, revision, trust_remote_code=trust_remote_code)
+    loaded, processor, _ = load_checkpoint(source, token_merging=token_merging, trust_remote_code=trust_remote_code)
     check_classifier(loaded)
     model: Any = torch.nn.Module.to(loaded, "cuda" if torch.cuda.is_available() else "cpu")
     lines, found, digits = [], [], max(2, len(str(len(sources))))
@@ -219,7 +215,7 @@ def write_explanations(
         records = [{"file": name, "folder": place} | _numbers(item) for name, place, item in found]
         (folder / NUMBERS).write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         sections = [(name, in_words(item), place) for name, place, item in found]
-        write_page(folder / PAGE, name_of(checkpoint), sections, of_model)
+        write_page(folder / PAGE, name_of(str(source)), sections, of_model)
     return [*lines, f"written    {output}: open {PAGE} in a browser"]
 
 

@@ -10,7 +10,6 @@ import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoBackbone,
-    AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForMaskedImageModeling,
@@ -21,9 +20,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .. import modeling_vit_scratch
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
+from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
-from ..prediction.loading import check_checkpoint, load_processor, loading, set_token_merging
-from ..presets import is_preset, preset_path
+from ..prediction.loading import load_configuration, load_model, load_processor, loading, set_token_merging
 
 # By the ends of the names of their classes; any other is a body.
 KINDS = {
@@ -34,36 +33,27 @@ KINDS = {
 
 
 def model_of(
-    model: str, *, token_merging: int | None = None, revision: str | None = None, trust_remote_code: bool = False
+    source: Checkpoint, *, token_merging: int | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, BaseImageProcessor | None]:
     """A model of the kind that was saved, on a GPU if there is one, and its image processor, if it has one.
 
     Args:
-        model: a preset, which gets random weights; a folder or a Hub id.
-        token_merging, revision, trust_remote_code: those of `load_checkpoint`.
+        source: that of `find_model`; a preset gets random weights.
+        token_merging, trust_remote_code: those of `load_checkpoint`.
 
     Raises:
-        ValueError: if there is none by that name, or it cannot be loaded.
+        ValueError: if it cannot be loaded.
     """
-    preset = is_preset(model)
-    place = str(preset_path(model)) if preset else model
-    options = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    if not preset:
-        check_checkpoint(place, revision)
-    elif revision is not None:
-        raise ValueError(f"revision {revision} is of a model on the Hub, and {model} is a preset.")
-    with loading(model):
-        config = AutoConfig.from_pretrained(place, **options)
+    config = load_configuration(source, trust_remote_code)
     set_token_merging(config, token_merging)
-    with loading(model):
-        if preset:
+    if source.preset:
+        with loading(source):
             loaded: Any = modeling_vit_scratch.ViTScratchForImageClassification(config)
-        else:
-            loaded = _class_of(config).from_pretrained(
-                place, config=config, dtype=torch.float32, use_safetensors=True, **options
-            )
+    else:
+        options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
+        loaded = load_model(source, _class_of(config), **options)
     try:
-        processor = load_processor(place, **options)
+        processor = load_processor(source, trust_remote_code)
     except ValueError:
         processor = None  # random images need none
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor

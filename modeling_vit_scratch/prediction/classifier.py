@@ -15,7 +15,7 @@ from ..data.images import BadImageError, decoded, pillow_silent
 from ..data.preprocessing import check_same_size, pixel_values
 from ..machine import spare_cores
 from ..tracing.int8 import Int8Classifier
-from .loading import load_checkpoint
+from .loading import find_checkpoint, load_checkpoint
 from .sources import ImageSources
 
 # Images that a thread reads and prepares at a time.
@@ -85,7 +85,7 @@ class Classifier:
     """A checkpoint that says what is on images.
 
     Args:
-        checkpoint: a folder or a Hub id.
+        checkpoint: a folder or a Hub id; the attribute says which was meant, and where it is.
         device: where it computes; by default a GPU, if there is one.
         **options: those of `load_checkpoint`.
 
@@ -93,8 +93,18 @@ class Classifier:
         ValueError: if the checkpoint will not do.
     """
 
-    def __init__(self, checkpoint: str, device: torch.device | None = None, **options: Any):
-        self.model, self.processor, self.label_names = load_checkpoint(checkpoint, **options)
+    def __init__(
+        self,
+        checkpoint: str,
+        device: torch.device | None = None,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ):
+        self.checkpoint = find_checkpoint(checkpoint, revision, trust_remote_code=trust_remote_code)
+        options["trust_remote_code"] = trust_remote_code
+        self.model, self.processor, self.label_names = load_checkpoint(self.checkpoint, **options)
         if device is None:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not isinstance(self.model, Int8Classifier):

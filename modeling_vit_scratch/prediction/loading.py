@@ -2,10 +2,8 @@
 """Loading a checkpoint for use, and the sentences that say why one cannot be."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +18,9 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
-from ..hub import check_revision
+from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
 from ..layers_vit_scratch import height_width
+from ..presets import is_preset, preset_names, preset_path
 from ..tracing.int8 import Int8Classifier
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -30,7 +29,7 @@ PROCESSOR_FILES = (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)
 
 
 def load_checkpoint(
-    checkpoint: str,
+    checkpoint: str | Checkpoint,
     *,
     precision: str = "fp32",
     token_merging: int | None = None,
@@ -40,7 +39,7 @@ def load_checkpoint(
     """A classifier ready for use, its image processor, and its labels in the order of the logits.
 
     Args:
-        checkpoint: a folder or a Hub id.
+        checkpoint: a folder or a Hub id, or what `find_checkpoint` made of that.
         precision: one of `PRECISIONS`; "int8" runs on the CPU.
         token_merging: patches that each block merges away, instead of what the checkpoint says.
         revision: a branch, tag or commit of a Hub id.
@@ -52,21 +51,18 @@ def load_checkpoint(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    check_checkpoint(checkpoint, revision)
-    options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    with loading(checkpoint):
-        config = AutoConfig.from_pretrained(checkpoint, **options)
-    processor = load_processor(checkpoint, **options)
+    found = find_checkpoint(checkpoint, revision, trust_remote_code=trust_remote_code)
+    config = load_configuration(found, trust_remote_code)
+    processor = load_processor(found, trust_remote_code)
     set_token_merging(config, token_merging)
-    with loading(checkpoint):
-        model, report = AutoModelForImageClassification.from_pretrained(
-            checkpoint,
-            config=config,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+    model, report = load_model(
+        found,
+        AutoModelForImageClassification,
+        config=config,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        output_loading_info=True,
+        trust_remote_code=trust_remote_code,
+    )
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ValueError(
@@ -85,23 +81,54 @@ def load_checkpoint(
     return model, processor, label_names
 
 
-def load_processor(checkpoint: str, **options: Any) -> BaseImageProcessor:
-    """The image processor of a checkpoint.
+def load_configuration(checkpoint: Checkpoint, trust_remote_code: bool = False) -> Any:
+    """The configuration of a checkpoint or a preset.
 
-    Args:
-        checkpoint: a folder or a Hub id.
-        **options: those of `AutoImageProcessor.from_pretrained`.
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    with loading(checkpoint):
+        return AutoConfig.from_pretrained(str(checkpoint.place), trust_remote_code=trust_remote_code)
+
+
+def load_processor(checkpoint: Checkpoint, trust_remote_code: bool = False) -> BaseImageProcessor:
+    """The image processor of a checkpoint or a preset.
 
     Raises:
         ValueError: if it has none, or that cannot be loaded.
     """
     with loading(checkpoint):
-        if os.path.isdir(checkpoint) and not any(Path(checkpoint, name).is_file() for name in PROCESSOR_FILES):
+        has_one = any((checkpoint.place / name).is_file() for name in PROCESSOR_FILES)
+        if checkpoint.commit is None and not has_one:
             raise ValueError(
                 f"it has no image processor ({IMAGE_PROCESSOR_NAME}), so it is not known how images are prepared for "
                 "the model; save one there with its save_pretrained."
             )
-        return AutoImageProcessor.from_pretrained(checkpoint, **options)
+        return AutoImageProcessor.from_pretrained(str(checkpoint.place), trust_remote_code=trust_remote_code)
+
+
+def load_model(checkpoint: Checkpoint, auto_class: Any, **options: Any) -> Any:
+    """The model of a checkpoint, whose weights are read from safetensors alone.
+
+    Args:
+        checkpoint: with weights.
+        auto_class: one of transformers', for the job of the model; or the class of a model.
+        **options: those of its `from_pretrained`.
+
+    Returns:
+        What `from_pretrained` does.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    with loading(checkpoint):
+        loaded = auto_class.from_pretrained(str(checkpoint.place), use_safetensors=True, **options)
+    if checkpoint.commit is not None:
+        # What is made of it names the Hub, and no cache of this machine.
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = checkpoint.name
+        model.config._commit_hash = checkpoint.commit
+    return loaded
 
 
 def set_token_merging(config: Any, token_merging: int | None) -> None:
@@ -117,27 +144,60 @@ def set_token_merging(config: Any, token_merging: int | None) -> None:
     config.token_merging, config.token_merging_schedule = token_merging, "constant"
 
 
-def check_checkpoint(checkpoint: str, revision: str | None = None) -> None:
-    """Refuse at once what is neither a folder nor the name of a model on the Hub, which alone has revisions.
+def find_checkpoint(
+    checkpoint: str | Checkpoint, revision: str | None = None, *, trust_remote_code: bool = False
+) -> Checkpoint:
+    """Settle which checkpoint is meant, and fetch it if it is on the Hub, which alone has revisions.
+
+    Args:
+        checkpoint: a folder or a Hub id; what was settled before stays.
+        revision: a branch, tag or commit of a Hub id.
+        trust_remote_code: fetch its code, too.
 
     Raises:
-        ValueError: naming it.
+        ValueError: if it is neither, has no weights, or is not finished.
     """
-    could_be_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", checkpoint) and not os.path.exists(checkpoint)
-    if not os.path.isdir(checkpoint) and not could_be_hub_id:
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if hub_id_of(checkpoint) is None and not os.path.isdir(checkpoint):
+        if checkpoint in preset_names():
+            raise ValueError(f"{checkpoint} is a preset, which has no weights: name a folder or a Hub id.")
         raise ValueError(f"there is no checkpoint folder {checkpoint}.")
-    check_revision(checkpoint, revision)
-    unfinished = sorted(Path(checkpoint).glob("checkpoint-*")) if os.path.isdir(checkpoint) else []
-    if unfinished and not os.path.exists(os.path.join(checkpoint, "config.json")):
+    found = fetched(checkpoint, revision, weights=[SAFETENSORS], code=trust_remote_code)
+    check_finished(found)
+    return found
+
+
+def find_model(model: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
+    """Settle which preset or checkpoint is meant: as `find_checkpoint` does, but that a preset will do.
+
+    Raises:
+        ValueError: if there is none by that name, or it is not finished.
+    """
+    if not is_preset(model):
+        return find_checkpoint(model, revision, trust_remote_code=trust_remote_code)
+    if revision is not None:
+        raise ValueError(f"revision {revision} is of a model on the Hub, and {model} is a preset.")
+    return Checkpoint(model, preset_path(model), preset=True)
+
+
+def check_finished(checkpoint: Checkpoint) -> None:
+    """Refuse what the middle of a run left.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    unfinished = sorted(checkpoint.place.glob("checkpoint-*"))
+    if unfinished and not (checkpoint.place / "config.json").exists():
         raise ValueError(
             f"{checkpoint} holds a run that did not end: go on with the same command, or name one of its "
             f"checkpoints, such as {unfinished[-1]}."
         )
-    check_merged(checkpoint)
+    _check_merged(checkpoint)
 
 
 @contextmanager
-def loading(checkpoint: str) -> Iterator[None]:
+def loading(checkpoint: Checkpoint) -> Iterator[None]:
     """Turn the many kinds of errors that libraries raise over what they cannot load into one sentence.
 
     Raises:
@@ -146,23 +206,15 @@ def loading(checkpoint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        what = f"the checkpoint {checkpoint}"
-        if not os.path.isdir(checkpoint):
-            what = f"there is no folder {checkpoint}, and the Hub's {checkpoint}"
-        message = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{what} cannot be loaded: {message}") from error
+        what, message = f"the checkpoint {checkpoint}", " ".join(str(error).split())
+        if checkpoint.commit is not None:
+            what, message = f"the Hub's {checkpoint}", message.replace(str(checkpoint.place), str(checkpoint))
+        raise ValueError(f"{what} cannot be loaded: {message or type(error).__name__}") from error
 
 
-def check_merged(checkpoint: str) -> None:
-    """Refuse a checkpoint from the middle of a run with LoRA: its adapters are not merged yet.
-
-    Args:
-        checkpoint: a folder, or anything else, which is let through.
-
-    Raises:
-        ValueError: with the way out.
-    """
-    path = Path(checkpoint) / SAFE_WEIGHTS_NAME
+def _check_merged(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint from the middle of a run with LoRA: its adapters are not merged yet."""
+    path = checkpoint.place / SAFE_WEIGHTS_NAME
     if not path.is_file():
         return
     try:

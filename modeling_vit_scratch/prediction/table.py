@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..data.images import BadImageError
+from ..hub import Checkpoint
 from ..locking import locked
 from ..text import for_table
 from .classifier import Classifier, Prediction, batches_of
@@ -83,7 +84,7 @@ def predict_table(
     classifier = Classifier(checkpoint, state.device, revision=revision, trust_remote_code=trust_remote_code, **options)
     plan = {
         "images": hashlib.sha256(sources.identity().encode("utf-8", "surrogateescape")).hexdigest(),
-        "checkpoint": _identity(checkpoint, classifier),
+        "checkpoint": _identity(classifier.checkpoint),
         "top_k": top_k,
         **options,
     }
@@ -130,11 +131,11 @@ def _predict_parts(
                 results = []
 
 
-def _identity(checkpoint: str, classifier: Classifier) -> list[Any]:
+def _identity(checkpoint: Checkpoint) -> list[Any]:
     """What says whether a checkpoint is another one; of files, their sizes and times, not what is in them."""
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return [checkpoint, getattr(getattr(classifier.model, "config", None), "_commit_hash", None)]
+    if checkpoint.commit is not None:
+        return [checkpoint.name, checkpoint.commit]
+    folder = checkpoint.place
     files = [folder / "config.json", folder / "preprocessor_config.json", *sorted(folder.glob("*.safetensors"))]
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 

@@ -176,6 +176,10 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         default="end",
         metadata={"help": "When --push_to_hub publishes: at the end, when there is a card with what was measured."},
     )
+    hub_images: bool = field(
+        default=False,
+        metadata={"help": "With --push_to_hub, publish the pictures that show images of the data, too."},
+    )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without a gradient; a classifier has none."}

@@ -14,10 +14,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import architecture, base_model_of, name_of
+from ..card import architecture, base_model_of, in_words, name_of
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
-from ..hub import is_hub_id
+from ..hub import Checkpoint, hub_id_of, is_hub_id
 from ..presets import is_preset, shipped_path
 from ..text import for_markdown
 from .report import clock
@@ -116,7 +116,7 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
     ]
     return ModelCardData(
         model_name=run.name,
-        base_model=None if is_preset(run.recipe["model"]) else base_model_of(run.recipe["model"]),
+        base_model=base_model_of(_source(run)),
         datasets=[run.recipe["data"]] if is_hub_id(run.recipe["data"]) else None,
         eval_results=results or None,
         library_name="transformers",
@@ -136,7 +136,20 @@ def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _starts_from_a_folder(recipe: dict[str, Any]) -> bool:
     """Whether a run fine-tuned a checkpoint of this machine, which others do not have."""
-    return not is_preset(recipe["model"]) and not is_hub_id(recipe["model"])
+    return not is_preset(recipe["model"]) and hub_id_of(recipe["model"]) is None
+
+
+def _source(run: FinishedRun) -> Checkpoint:
+    """What the weights began with; of the Hub, the commit stands in the configuration of the model.
+
+    A run that was resumed looked there again, where something else may be by now: of its beginning no commit is known.
+    """
+    model = run.recipe["model"]
+    hub_id = hub_id_of(model)
+    commit = None
+    if hub_id is not None:
+        commit = "" if run.resumed else getattr(getattr(run.model, "config", None), "_commit_hash", "")
+    return Checkpoint(hub_id or model, Path(model), commit, preset=is_preset(model))
 
 
 def _origin(run: FinishedRun) -> str:
@@ -144,9 +157,8 @@ def _origin(run: FinishedRun) -> str:
     verb = "trained" if run.classifies else "pre-trained"
     if is_preset(run.recipe["model"]):
         return f"{verb} with vit-scratch"
-    source = for_markdown(name_of(run.recipe["model"]))
     more = ", a checkpoint that is not published with it" if _starts_from_a_folder(run.recipe) else ""
-    return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {source}{more}"
+    return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {in_words(_source(run))}{more}"
 
 
 def data_sentence(recipe: dict[str, Any]) -> str:

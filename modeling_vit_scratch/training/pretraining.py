@@ -135,7 +135,7 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
             f"the encoder_stride {config.encoder_stride} of {arguments.model} is not its patch_size "
             f"{config.patch_size}, so it cannot be pre-trained: set it with --config_overrides."
         )
-    if start.preset:
+    if start.source.preset:
         model = AutoModelForMaskedImageModeling.from_config(config, **start.options)
         return model, start.processor, f"new        {arguments.model}, with random weights"
     model, whole = load_weights(start, AutoModelForMaskedImageModeling)

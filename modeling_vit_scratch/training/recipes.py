@@ -35,6 +35,7 @@ NOT_IN_RECIPE = {
     "hub_model_id",
     "hub_private_repo",
     "hub_revision",
+    "hub_images",
     "hub_token",
 }
 

@@ -5,18 +5,14 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PreTrainedModel,
-)
+from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
+from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
 from ..overrides import parse_overrides
-from ..prediction.loading import check_checkpoint, load_processor, loading
-from ..presets import is_preset, preset_path
+from ..prediction.loading import find_model, load_configuration, load_model, load_processor, loading
 from .arguments import ModelArguments
 
 # Parts of the body that a checkpoint of another job lacks: only classifiers pool, only pre-training masks.
@@ -26,8 +22,7 @@ OF_ONE_JOB = ("pooler.", "mask_patches.")
 class Start(NamedTuple):
     """Where a model begins."""
 
-    source: str  # a folder or a Hub id
-    preset: bool  # the source has no weights
+    source: Checkpoint
     config: ViTScratchConfig
     processor: BaseImageProcessor
     options: dict[str, Any]  # of loading
@@ -40,14 +35,9 @@ def starting_point(arguments: ModelArguments) -> Start:
         ValueError: if there is no such preset or checkpoint, it is of another architecture, or the overrides do not
             fit.
     """
-    preset = is_preset(arguments.model)
-    source = str(preset_path(arguments.model)) if preset else arguments.model
-    options: dict[str, Any] = {"trust_remote_code": arguments.trust_remote_code}
-    if not preset:
-        check_checkpoint(source)
-    with loading(source):
-        config = AutoConfig.from_pretrained(source, **options)
-    processor = load_processor(source, **options)
+    trusted = arguments.trust_remote_code
+    source = find_model(arguments.model, trust_remote_code=trusted)
+    config, processor = load_configuration(source, trusted), load_processor(source, trusted)
     if config.model_type != ViTScratchConfig.model_type:
         raise ValueError(
             f"{source} is a model of the type {config.model_type!r}; vit-scratch trains its own, "
@@ -59,9 +49,10 @@ def starting_point(arguments: ModelArguments) -> Start:
         if getattr(arguments, name) is not None:
             overrides[name] = getattr(arguments, name)
     _override(config, processor, overrides)
+    options: dict[str, Any] = {"trust_remote_code": trusted}
     if arguments.attn_implementation:
         options["attn_implementation"] = arguments.attn_implementation
-    return Start(source, preset, config, processor, options)
+    return Start(source, config, processor, options)
 
 
 def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreTrainedModel, BaseImageProcessor, str]:
@@ -79,7 +70,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     old_names = [label for _, label in sorted((config.id2label or {}).items())]
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
-    if start.preset:
+    if start.source.preset:
         with loading(start.source):
             model = AutoModelForImageClassification.from_config(config, **start.options)
         return model, processor, f"new        {arguments.model}, with random weights"
@@ -118,16 +109,15 @@ def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
     Raises:
         ValueError: if weights of the body are missing or of another size.
     """
-    with loading(start.source):
-        model, report = auto_class.from_pretrained(
-            start.source,
-            config=start.config,
-            dtype=torch.float32,  # mixed precision keeps its own copies
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **start.options,
-        )
+    model, report = load_model(
+        start.source,
+        auto_class,
+        config=start.config,
+        dtype=torch.float32,  # mixed precision keeps its own copies
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **start.options,
+    )
     # With FSDP one process makes the new weights, and the others, which get them later, were given no memory for them.
     without_memory = {name: weight for name, weight in model.state_dict().items() if weight.is_meta}
     replacements = {name: torch.zeros_like(weight, device="cpu") for name, weight in without_memory.items()}

@@ -5,6 +5,7 @@ Its data come in an order that a resumed run repeats; batches are augmented on t
 layers learn at rates of their own; a checkpoint is written whole or not at all; a signal ends the run at a checkpoint.
 """
 
+import logging
 import os
 import shlex
 import shutil
@@ -41,6 +42,8 @@ from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
 from .run_folder import INCOMPLETE_CHECKPOINT, STATE
 from .sharding import check_checkpoint, check_plugin, keep_origin, local
+
+logger = logging.getLogger(__name__)
 
 # The trained weights of a checkpoint whose `model.safetensors` holds their average.
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -241,7 +244,14 @@ class ViTTrainer(Trainer):
             return []
         args = self.args
         try:
-            published = push(str(args.output_dir), self.hub_model_id, revision=args.hub_revision, token=args.hub_token)
+            published = push(
+                str(args.output_dir),
+                self.hub_model_id,
+                revision=args.hub_revision,
+                token=args.hub_token,
+                images=args.hub_images,
+                say=logger.warning,
+            )
             return push_lines(published, args.hub_revision)
         except ValueError as error:
             command = f"vit-scratch push {shlex.quote(str(args.output_dir))} {self.hub_model_id}"
