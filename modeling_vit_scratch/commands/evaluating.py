@@ -4,6 +4,7 @@
 import sys
 
 from ..machine import keep_freed_memory
+from ..text import show
 from .parsing import Parser, add_batch_size, add_checkpoint_flags, add_data, add_speed, stoppable
 
 
@@ -26,7 +27,7 @@ def evaluate(argv: list[str]) -> int:
     with stoppable():
         results = scoring.evaluate(**vars(arguments))
     for sentence in results.left_out:
-        print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
+        show([f"vit-scratch evaluate: left out: {sentence}"], sys.stderr)
     metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
     print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
     return 0

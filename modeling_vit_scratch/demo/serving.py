@@ -15,6 +15,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..data.images import pillow_silent
+from ..text import show
 from .page import CSS, build_page, example_files, load_answers
 
 MOST_BYTES = "50mb"  # of an upload
@@ -104,7 +105,7 @@ def serve(
         page = build_page(answers, example_files(checkpoint, examples, folder / "examples"))
         try:
             _launch(page, server_name, server_port)
-            print(f"{answers.title} is at {page.local_url}", flush=True)
+            show([f"{answers.title} is at {page.local_url}"])
             page.server.thread.join()
         finally:
             page.close(verbose=False)

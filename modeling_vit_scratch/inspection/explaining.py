@@ -20,6 +20,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..card import name_of
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
+from ..finite import check_logits
 from ..folders import check_new_folder, new_folder
 from ..layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
@@ -88,7 +89,8 @@ def explain(
             does.
 
     Raises:
-        ValueError: if the model is no classifier of this package, the label is none of it, or the image is bad.
+        ValueError: if the model is no classifier of this package, the label is none of it, the image is bad, or the
+            logits are not finite.
     """
     check_classifier(model)
     with evaluating(model):
@@ -108,7 +110,9 @@ def _explain(
     grid = model.vit.patch_embedding.grid_of(*pixels.shape[2:])
     num_patches = grid[0] * grid[1]
     with torch.no_grad():
-        scores = probabilities(model(pixels, **options).logits, model.config)[0]  # (K,)
+        logits = model(pixels, **options).logits  # (1, K)
+        check_logits(logits, "the model")
+        scores = probabilities(logits, model.config)[0]  # (K,)
         with recorded_attention(model) as records:
             outputs = model.vit(pixels, output_hidden_states=True, return_dict=True, **options)
         attentions = [record.of_patches(record.probabilities) for record in records]  # blocks x (1, A, T, T)
@@ -217,7 +221,9 @@ def write_explanations(
             raise ValueError(f"none of the images of {', '.join(images)} can be read.")
         of_model = _draw_model(model, folder)
         records = [{"file": name, "folder": place} | _numbers(item) for name, place, item in found]
-        (folder / NUMBERS).write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / NUMBERS).write_text(
+            json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
         sections = [(name, in_words(item), place) for name, place, item in found]
         write_page(folder / PAGE, name_of(checkpoint), sections, of_model)
     return [*lines, f"written    {output}: open {PAGE} in a browser"]

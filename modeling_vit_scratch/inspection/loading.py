@@ -21,6 +21,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .. import modeling_vit_scratch
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
+from ..finite import check_weights
 from ..layers_vit_scratch import height_width
 from ..prediction.loading import check_checkpoint, load_processor, loading, set_token_merging
 from ..presets import is_preset, preset_path
@@ -43,7 +44,7 @@ def model_of(
         token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Raises:
-        ValueError: if there is none by that name, or it cannot be loaded.
+        ValueError: if there is none by that name, it cannot be loaded, or a weight is not finite.
     """
     preset = is_preset(model)
     place = str(preset_path(model)) if preset else model
@@ -62,6 +63,8 @@ def model_of(
             loaded = _class_of(config).from_pretrained(
                 place, config=config, dtype=torch.float32, use_safetensors=True, **options
             )
+    if not preset:
+        check_weights(loaded.named_parameters(), f"the checkpoint {model}")
     try:
         processor = load_processor(place, **options)
     except ValueError:

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
+from ..finite import check_weights
 from ..hub import check_revision
 from ..layers_vit_scratch import height_width
 from ..tracing.int8 import Int8Classifier
@@ -47,8 +48,8 @@ def load_checkpoint(
         trust_remote_code: run code that comes with it; not needed for checkpoints of this package.
 
     Raises:
-        ValueError: if the settings will not do, or it is no whole checkpoint. Weights are read from safetensors only,
-            never from a pickle.
+        ValueError: if the settings will not do, it is no whole checkpoint, or a weight is not finite. Weights are read
+            from safetensors only, never from a pickle.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
@@ -73,6 +74,7 @@ def load_checkpoint(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
             f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
         )
+    check_weights(model.named_parameters(), f"the checkpoint {checkpoint}")
     if model.config.problem_type == "regression":
         raise ValueError(f"the checkpoint {checkpoint} predicts numbers (problem_type regression), not classes.")
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]

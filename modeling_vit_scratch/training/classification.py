@@ -29,6 +29,7 @@ from ..evaluation.metrics import compute_metrics
 from ..evaluation.results import SplitResults, results_lines
 from ..interruption import StopSignal
 from ..layers_vit_scratch import height_width
+from ..text import show
 from .arguments import Arguments, TrainingArguments
 from .card import FinishedRun
 from .finetuning import check_finetuning, check_resumable, merge, prepare
@@ -106,7 +107,7 @@ def first_image(splits: DatasetDict) -> Any:
 def say(arguments: TrainingArguments, lines: list[str]) -> None:
     """Print lines, once however many processes there are."""
     if arguments.process_index == 0:
-        print(*lines, sep="\n", flush=True)
+        show(lines)
 
 
 def _closing(run: FinishedRun, output: str) -> list[str]:

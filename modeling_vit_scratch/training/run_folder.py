@@ -265,7 +265,9 @@ def write_checkpoint(
         return
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
     write_recipe(run.recipe, staging / RECIPE)
-    (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
+    (staging / "all_results.json").write_text(
+        json.dumps(run.metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
     trainer.state.save_to_json(str(staging / STATE))
     if draw is not None:
         draw(staging / PICTURE)
