@@ -282,10 +282,12 @@ class ViTTrainer(Trainer):
             output = super().evaluation_loop(*arguments, **options)
         if self.compute_loss_func is not None:
             # Transformers' is the mean of the batches, and those of several processes are filled up with images again.
-            logits, labels = map(torch.from_numpy, (output.predictions, output.label_ids))
-            metrics: Any = output.metrics
+            metrics, (*_, losses) = (
+                cast(Any, output.metrics),
+                cast(Any, output.predictions),
+            )  # of each image, at the end
             (name,) = (name for name in metrics if name.endswith("_loss"))
-            metrics[name] = self.compute_loss_func({"logits": logits}, labels).item()
+            metrics[name] = float(losses.mean(dtype=float))
         return output
 
     def _load_best_model(self) -> None:
