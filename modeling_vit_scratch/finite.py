@@ -23,7 +23,7 @@ def check_weights(weights: Iterable[tuple[str, Tensor]], whose: str) -> None:
         if weight.is_floating_point() and weight.numel() and not all(bound.isfinite() for bound in weight.aminmax())
     ]
     if broken:
-        more = f" and {len(broken) - 1} more weights hold" if len(broken) > 1 else " holds"
+        more = f" and {len(broken) - 1} more of its weights hold" if len(broken) > 1 else " holds"
         raise ValueError(f"{whose} cannot be used: {broken[0]}{more} numbers that are NaN or infinite.")
 
 

@@ -29,7 +29,7 @@ def for_markdown(text: str) -> str:
     """Text as Markdown that shows it as it is, on one line, in a table, too: no markup, formula, emoji or mention."""
     line = for_terminal(" ".join(text.split()))
     line = re.sub(r"([\\`*_{}\[\]<>#|~&$^@]|:(?=[\w+/-]))", r"\\\1", line)
-    return re.sub(r"^(?:([-+=])|(\d+)([.)]))", r"\2\\\1\3", line)  # a list, or a line below a heading
+    return re.sub(r"^(?:([-+=])|(\d+)([.)])(?=\s|$))", r"\2\\\1\3", line)  # a list, or a line below a heading
 
 
 def for_table(text: str) -> str:

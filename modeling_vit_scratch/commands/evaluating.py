@@ -29,5 +29,5 @@ def evaluate(argv: list[str]) -> int:
     for sentence in results.left_out:
         show([f"vit-scratch evaluate: left out: {sentence}"], sys.stderr)
     metrics = compute_metrics(results.outcome, results.labels, len(results.label_names))
-    print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
+    show(results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}))
     return 0

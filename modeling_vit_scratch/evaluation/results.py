@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import Dataset
 
+from ..text import for_terminal
 from .metrics import Outcome, per_class_report
 
 ALL = "all"  # in place of a split's name: images that no split divides
@@ -39,7 +40,7 @@ def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> li
     """A table of the classes and the metrics of all splits, for a terminal."""
     lines = []
     if results is not None:
-        rows = per_class_report(results.outcome, results.labels, results.label_names)
+        rows = per_class_report(results.outcome, results.labels, [for_terminal(name) for name in results.label_names])
         width = max(len("class"), *(len(row.label) for row in rows))
         which = "all" if results.name == ALL else f"{results.name} split,"
         lines += [f"{which} {results.dataset.num_rows:,} images:"]

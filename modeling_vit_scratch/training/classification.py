@@ -46,6 +46,7 @@ from .run_folder import (
     check_output_dir,
     check_same_labels,
     claimed_output_dir,
+    draw_picture,
     resume_point,
     write_checkpoint,
 )
@@ -97,7 +98,8 @@ def train(arguments: Arguments) -> dict[str, float]:
         run = finished_run(trainer, processor, splits, recipe, **more)
         trainer.end_workers()
         write_checkpoint(trainer, run, sample=first_image(splits))
-    say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
+        closing = [*draw_picture(trainer, run), *_closing(run, str(training.output_dir))]
+    say(training, ["", *results_lines(run.results, run.metrics), "", *closing])
     if training.push_to_hub:
         say(training, trainer.push_to_hub())
     return run.metrics

@@ -32,6 +32,7 @@ from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
+from ..folders import open_to_others
 from ..interruption import Interrupted, StopSignal, Vote
 from ..pushing import make_repository, push, push_lines
 from .arguments import TrainingArguments
@@ -360,6 +361,7 @@ class ViTTrainer(Trainer):
                 states: Any = self.state.stateful_callbacks
                 states[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / STATE))
+        open_to_others(folder)
 
     def _trained_weights(self, folder: str | Path) -> Path:
         return Path(folder) / TRAINED_WEIGHTS
