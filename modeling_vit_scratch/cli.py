@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from . import __version__
 from .commands import evaluating, exporting, importing, inspecting, predicting, publishing, showing, training
 from .commands.parsing import Parser
+from .text import show
 
 USER_ERROR = 2
 PIPE_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
@@ -44,12 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return PIPE_CLOSED
     except (ValueError, OSError, StrictDataclassError) as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        show([f"{name}: {' '.join(str(error).split())}"], sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
         hint = "; the same command goes on from the last checkpoint" if name.endswith("train") else ""
         if os.environ.get("RANK", "0") == "0":  # all processes of a run stop together
-            print(f"{name}: {str(interrupt) or f'interrupted{hint}.'}", file=sys.stderr)
+            show([f"{name}: {str(interrupt) or f'interrupted{hint}.'}"], sys.stderr)
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 

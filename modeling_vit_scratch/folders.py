@@ -54,16 +54,28 @@ def new_folder(output: str | Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(dir=_nearest_parent(output), prefix=f".{output.name}."))
     try:
         yield staging
-        mask = _umask()
-        for path in staging.rglob("*"):
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)  # safetensors leaves its files to their owner alone
-        staging.chmod(0o777 & ~mask)
+        open_to_others(staging)
         output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging, output)
     except (SafetensorError, OSError) as error:  # a full disk, among others
         raise ValueError(f"{output} cannot be written: {error}.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def open_to_others(folder: str | Path) -> None:
+    """Give a folder and all in it the modes that new ones get here: safetensors leaves its files to their owner alone.
+
+    What that is a new folder tells: the umask could only be asked for by changing it, for all threads.
+    """
+    probe = Path(tempfile.mkdtemp(dir=folder)) / "probe"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o777
+    probe.rmdir()
+    probe.parent.rmdir()
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def _is_replaceable(path: Path) -> bool:
@@ -76,9 +88,3 @@ def _is_replaceable(path: Path) -> bool:
 def _nearest_parent(path: Path) -> Path:
     """The last of the folders above a path that exists."""
     return next(parent for parent in path.absolute().parents if parent.exists())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -104,7 +104,7 @@ def repository_files(folder: Path, repo_id: str, *, images: bool = False) -> dic
     if ADAPTER_CONFIG in files:
         adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         adapter["base_model_name_or_path"] = _base_model(folder)
-        files[ADAPTER_CONFIG] = (json.dumps(adapter, indent=2, sort_keys=True) + "\n").encode()
+        files[ADAPTER_CONFIG] = (json.dumps(adapter, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     return files
 
 

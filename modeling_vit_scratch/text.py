@@ -5,6 +5,14 @@ Whatever a person sees of it, in a terminal, a model card, a table or the name o
 """
 
 import re
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+# Bytes of a file name that are left to a number in front and a suffix, of the 255 that file systems take.
+MOST_BYTES = 200
+# What a spreadsheet takes for the beginning of a formula, or skips on the way to one.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def for_terminal(text: str) -> str:
@@ -12,11 +20,33 @@ def for_terminal(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def show(lines: Iterable[str], file: TextIO | None = None) -> None:
+    """Print lines, each by `for_terminal`, to the standard output or another stream."""
+    print(*map(for_terminal, lines), sep="\n", file=file or sys.stdout, flush=True)
+
+
 def for_markdown(text: str) -> str:
-    """Text as Markdown that shows it as it is, on one line, in a table, too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+    """Text as Markdown that shows it as it is, on one line, in a table, too: no markup, formula, emoji or mention."""
+    line = for_terminal(" ".join(text.split()))
+    line = re.sub(r"([\\`*_{}\[\]<>#|~&$^@]|:(?=[\w+/-]))", r"\\\1", line)
+    return re.sub(r"^(?:([-+=])|(\d+)([.)])(?=\s|$))", r"\2\\\1\3", line)  # a list, or a line below a heading
 
 
 def for_table(text: str) -> str:
     """Text as JSON and parquet can hold it: bytes that are no UTF-8 are written as `\\udcff` is."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def for_csv(text: str) -> str:
+    """Text as a cell that no spreadsheet computes: an apostrophe stands before what would begin a formula.
+
+    A text that is a number, such as the label "-1", stays as it is: there is nothing to compute.
+    """
+    is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text, re.ASCII)
+    return for_table(f"'{text}" if text.startswith(FORMULA) and not is_number else text)
+
+
+def for_file_name(text: str) -> str:
+    """Text as part of a file name behind a number, at most `MOST_BYTES` long: no separators, nothing hidden or odd."""
+    name = re.sub(r'[<>:"/\\|?*]', "_", for_terminal(for_table(text)).strip().lstrip("."))
+    return name.encode("utf-8")[:MOST_BYTES].decode("utf-8", "ignore").rstrip(" .") or "_"

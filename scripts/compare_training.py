@@ -34,7 +34,7 @@ from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.preprocessing import preprocessing
 from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, collate
 from modeling_vit_scratch.data.splits import parted
-from modeling_vit_scratch.evaluation.metrics import compute_metrics
+from modeling_vit_scratch.evaluation.metrics import Outcome, compute_metrics, outcome_of
 from modeling_vit_scratch.interruption import StopSignal
 from modeling_vit_scratch.training.arguments import Arguments
 from modeling_vit_scratch.training.classification import build_trainer, train
@@ -172,7 +172,9 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    return compute_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), len(CLASSES))
+    logits, labels = map(np.asarray, (prediction.predictions, prediction.label_ids))
+    outcome = outcome_of(torch.from_numpy(logits), torch.from_numpy(labels), len(CLASSES))
+    return compute_metrics(Outcome(*map(np.asarray, outcome)), labels, len(CLASSES))
 
 
 # --- Seconds per step ------------------------------------------------------------------------------------------------

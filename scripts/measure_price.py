@@ -48,7 +48,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for setting in tqdm(settings(arguments), unit="setting"):
         results = evaluate(arguments.checkpoint, arguments.data, **setting)
         name = f"{setting['precision']}, merging {setting['token_merging']}"
-        accuracy = float((results.logits.argmax(1) == results.labels).mean())
+        accuracy = float((results.outcome.predictions == results.labels).mean())
         rows.append({"setting": name, **setting, "accuracy": accuracy, "images": len(results.labels)})
         model, _, _ = load_checkpoint(arguments.checkpoint, **setting)
         sides[name] = step(model, pixel_values)

@@ -18,7 +18,7 @@ ORDER = (
     ("configuration", "layers"),
     ("initialization", "packing"),
     ("modeling",),
-    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
+    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text", "finite"),
     ("card", "checkpoints", "data", "tracing"),
     ("porting", "prediction"),
     ("evaluation", "inspection"),

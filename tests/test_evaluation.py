@@ -14,6 +14,7 @@ from runs import classes_of_pictures, named_numbers, refused, vit_scratch
 from transformers import AutoModelForImageClassification
 
 from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.evaluation.metrics import outcome_of
 from modeling_vit_scratch.evaluation.scoring import evaluate
 from modeling_vit_scratch.prediction.loading import load_checkpoint
 
@@ -35,7 +36,7 @@ def classifier(checkpoint, tmp_path_factory):
     return str(folder)
 
 
-def test_evaluation_gives_the_logits_of_the_auto_classes(classifier, tmp_path):
+def test_evaluation_gives_what_the_auto_classes_do(classifier, tmp_path):
     data = classes_of_pictures(tmp_path / "data", images=5)
     results = evaluate(classifier, str(data), batch_size=4)
     model, processor, names = load_checkpoint(classifier)
@@ -43,7 +44,8 @@ def test_evaluation_gives_the_logits_of_the_auto_classes(classifier, tmp_path):
     pixel_values = processor([read_image(row["image"]) for row in results.dataset], return_tensors="pt").pixel_values
     with torch.no_grad():
         expected = model(pixel_values).logits
-    np.testing.assert_allclose(results.logits, expected, atol=1e-6)
+    for found, of_them in zip(results.outcome, outcome_of(expected, torch.tensor(results.labels), 3), strict=True):
+        np.testing.assert_allclose(found, of_them, atol=1e-6)
     assert results.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert results.name == "all"
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,6 +21,7 @@ from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassificat
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.inspection import explaining
 from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
@@ -437,6 +439,29 @@ def test_a_bad_image_is_named_and_the_others_explained(digits_run, tmp_path):
     line = refused_after_warning("explain", digits_run[0], tmp_path / "bad.png", "--out", tmp_path / "none")
     assert "can be read." in line
     assert not (tmp_path / "none").exists()
+
+
+def test_one_image_that_fails_does_not_lose_the_others(digits_run, tmp_path, monkeypatch):
+    names = ["a" * 251 + ".png", "large.png", "日" * 83 + ".png"]
+    for index, name in enumerate(names):
+        noise((9, 8 + index)).save(tmp_path / name)
+    draw = explaining._draw
+
+    def failing(explanation, image, patch_size, place):
+        draw(explanation, image, patch_size, place)
+        if "large" in place.name:
+            raise ValueError("no room for it")
+
+    monkeypatch.setattr(explaining, "_draw", failing)
+    result = vit_scratch("explain", digits_run[0], *(tmp_path / name for name in names), "--out", tmp_path / "out")
+    assert result.status == 1
+    assert result.err == f"vit-scratch explain: skipped: {tmp_path}/large.png: no room for it\n"
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
+    assert [Path(item["file"]).name for item in found] == [names[0], names[2]]
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert folders == [item["folder"] for item in found]
+    for name in Pictures((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).files:
+        assert (tmp_path / "out" / name).is_file()
 
 
 def refused_after_warning(*arguments: object) -> str:

@@ -80,9 +80,9 @@ def test_with_labels_it_has_the_loss(classifier):
 def test_a_trained_model_is_as_good_as_before(checkpoint, rounded, precision):
     exact = evaluate(checkpoint, "digits")
     faster = rounded if precision == "int8" else evaluate(checkpoint, "digits", precision=precision)
-    accuracies = [(results.logits.argmax(1) == results.labels).mean() for results in (exact, faster)]
+    accuracies = [(results.outcome.predictions == results.labels).mean() for results in (exact, faster)]
     assert abs(accuracies[0] - accuracies[1]) < 0.02
-    assert (exact.logits != faster.logits).any()
+    assert (exact.outcome.confidences != faster.outcome.confidences).any()
 
 
 def test_merging_on_demand_is_merging_by_the_configuration(checkpoint):
@@ -112,7 +112,7 @@ def test_the_precision_is_the_one_asked_for_whatever_the_checkpoint_was_saved_in
     assert loaded.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     single = rounded if precision == "int8" else evaluate(checkpoint, "digits", precision=precision)
     half = evaluate(str(tmp_path / "half"), "digits", precision=precision)
-    assert (single.logits.argmax(1) == half.logits.argmax(1)).mean() > 0.95
+    assert (single.outcome.predictions == half.outcome.predictions).mean() > 0.95
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])

@@ -39,7 +39,7 @@ def test_each_setting_has_its_accuracy_and_its_speed(tmp_path):
     assert rows[4]["beside"]["transformers"] == [1.0, [1.0, 1.0]]
     for row, (precision, merged) in zip(rows[:4], settings, strict=True):
         results = evaluate(checkpoint, "digits", precision=precision, token_merging=merged)
-        assert row["accuracy"] == compute_metrics(results.logits, results.labels, 10)["accuracy"]
+        assert row["accuracy"] == compute_metrics(results.outcome, results.labels, 10)["accuracy"]
         assert f"| {row['setting']} | {row['images_per_second']:.1f} | " in result.out
     with Image.open(tmp_path / "price.png") as picture:
         assert picture.width > 500

@@ -3,6 +3,7 @@
 
 import json
 import socket
+import tracemalloc
 
 import evaluate
 import numpy as np
@@ -10,18 +11,18 @@ import pytest
 import sklearn.metrics
 import torch
 
+from modeling_vit_scratch.evaluation import metrics
 from modeling_vit_scratch.evaluation.metrics import (
     Accuracy,
     ClassScores,
     ConfusionMatrix,
     ExpectedCalibrationError,
     MacroF1,
+    Outcome,
     TopKAccuracy,
-    compute_metrics,
-    confusion_matrix,
-    per_class_report,
+    most_confused,
+    outcome_of,
     top_classes,
-    top_confidence,
 )
 
 # Five images of four classes. Class 3 never occurs, and the predictions are 0, 0, 1, 2, 2.
@@ -48,30 +49,47 @@ def random_split(num_images=211, num_labels=7):
     return logits, generator.integers(0, num_labels, num_images)
 
 
+def outcome(logits, labels, num_labels):
+    """The outcome of a split as arrays, as it is after all batches."""
+    return Outcome(*map(np.asarray, outcome_of(torch.as_tensor(logits), torch.as_tensor(labels), num_labels)))
+
+
+def compute_metrics(logits, labels, num_labels):
+    return metrics.compute_metrics(outcome(logits, labels, num_labels), np.asarray(labels), num_labels)
+
+
+def confusion_matrix(logits, labels, num_labels):
+    return metrics.confusion_matrix(outcome(logits, labels, num_labels), np.asarray(labels), num_labels)
+
+
+def per_class_report(logits, labels, label_names):
+    return metrics.per_class_report(outcome(logits, labels, len(label_names)), np.asarray(labels), label_names)
+
+
 # Values
 
 
 def test_the_metrics_of_a_split_by_hand():
-    metrics = compute_metrics(LOGITS, LABELS, num_labels=4)
+    found = compute_metrics(LOGITS, LABELS, num_labels=4)
     confidence = np.exp(3) / (np.exp(3) + 3)
-    assert set(metrics) == {"accuracy", "macro_f1", "expected_calibration_error"}
-    assert metrics["accuracy"] == pytest.approx(4 / 5)
+    assert set(found) == {"accuracy", "macro_f1", "expected_calibration_error"}
+    assert found["accuracy"] == pytest.approx(4 / 5)
     # F1 of ant 1; of bee 2·1·(1/2)/(3/2) = 2/3, of cat likewise; dog occurs in neither labels nor predictions.
-    assert metrics["macro_f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     # All images are in one bin.
-    assert metrics["expected_calibration_error"] == pytest.approx(abs(4 / 5 - confidence))
+    assert found["expected_calibration_error"] == pytest.approx(abs(4 / 5 - confidence))
 
 
 def test_the_metrics_are_plain_numbers_that_json_takes():
-    metrics = compute_metrics(*random_split(), num_labels=7)
-    assert json.loads(json.dumps(metrics)) == metrics
-    assert {type(value) for value in metrics.values()} == {float}
+    found = compute_metrics(*random_split(), num_labels=7)
+    assert json.loads(json.dumps(found)) == found
+    assert {type(value) for value in found.values()} == {float}
 
 
 def test_macro_f1_counts_a_class_that_is_only_predicted():
     # F1 of class 0: precision 1, recall 1/2. Class 1 has no image but a prediction: 0. Class 2 occurs nowhere.
-    metrics = compute_metrics(logits_that_predict([0, 1], 3), np.array([0, 0]), num_labels=3)
-    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    found = compute_metrics(logits_that_predict([0, 1], 3), np.array([0, 0]), num_labels=3)
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_the_report_has_a_row_per_class_also_for_one_that_does_not_occur():
@@ -90,16 +108,53 @@ def test_the_confusion_matrix_has_labels_in_rows_and_predictions_in_columns():
 
 def test_one_image_is_enough():
     logits, labels = logits_of([[0.2, 0.7, 0.1]]), np.array([1])
-    metrics = compute_metrics(logits, labels, num_labels=3)
-    assert metrics == {"accuracy": 1.0, "macro_f1": 1.0, "expected_calibration_error": pytest.approx(0.3)}
+    found = compute_metrics(logits, labels, num_labels=3)
+    assert found == {"accuracy": 1.0, "macro_f1": 1.0, "expected_calibration_error": pytest.approx(0.3)}
     assert confusion_matrix(logits, labels, 3).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert [row.support for row in per_class_report(logits, labels, NAMES[:3])] == [0, 1, 0]
 
 
-def test_tensors_are_taken_like_arrays():
+@pytest.mark.parametrize("together", [1, 100, 10**9])
+def test_the_outcome_is_the_same_however_many_logits_are_looked_at_together(monkeypatch, together):
     logits, labels = random_split()
-    from_tensors = compute_metrics(torch.from_numpy(logits), torch.from_numpy(labels), num_labels=7)
-    assert from_tensors == compute_metrics(logits, labels, num_labels=7)
+    monkeypatch.setattr(metrics, "LOGITS_TOGETHER", together)
+    found = outcome(logits, labels, 7)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    assert found.predictions.tolist() == order[:, 0].tolist()
+    assert found.ranks.tolist() == np.argmax(order == labels[:, None], axis=1).tolist()
+    np.testing.assert_allclose(found.confidences, torch.from_numpy(logits).double().softmax(1).amax(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_logits_of_any_precision_are_scored(dtype):
+    logits = torch.tensor([[0, 2, 2], [1, 0, 0]], dtype=dtype)
+    found = outcome_of(logits, torch.tensor([2, 0]), 3)
+    assert [column.tolist() for column in found[:2]] == [[1, 0], [1, 0]]
+    torch.testing.assert_close(found.confidences, logits.double().softmax(1).amax(1))
+
+
+def test_the_most_confused_pairs_are_those_of_the_matrix_without_it():
+    logits, labels = random_split()
+    matrix = confusion_matrix(logits, labels, 7)
+    np.fill_diagonal(matrix, 0)
+    pairs = most_confused(outcome(logits, labels, 7), labels, 50)
+    assert len(pairs) == np.count_nonzero(matrix)
+    assert all(matrix[label, predicted] == images for label, predicted, images in pairs)
+    assert [images for *_, images in pairs] == sorted(matrix[matrix > 0], reverse=True)
+    assert most_confused(outcome(logits, labels, 7), labels, 3) == pairs[:3]
+    assert most_confused(outcome(np.eye(3), np.arange(3), 3), np.arange(3), 3) == []
+
+
+def test_no_scores_take_memory_for_all_pairs_of_many_classes():
+    # A matrix of 20,000 classes would take 3.2 GB.
+    labels = np.arange(0, 20_000, 100)
+    found = Outcome(np.roll(labels, 1), np.full(200, 7), np.full(200, 0.5))
+    tracemalloc.start()
+    metrics.compute_metrics(found, labels, 20_000)
+    most_confused(found, labels, 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 # Top-5
@@ -125,9 +180,9 @@ def test_top_five_is_scikit_learns_where_no_logits_are_equal():
 def test_equal_logits_rank_by_class_so_that_top_five_is_never_below_accuracy():
     logits, labels = np.zeros((3, 8), dtype=np.float32), np.array([0, 4, 5])
     assert top_classes(logits, 5).tolist() == [[0, 1, 2, 3, 4]] * 3
-    metrics = compute_metrics(logits, labels, num_labels=8)
-    assert metrics["accuracy"] == pytest.approx(1 / 3)
-    assert metrics["top5_accuracy"] == pytest.approx(2 / 3)
+    found = compute_metrics(logits, labels, num_labels=8)
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["top5_accuracy"] == pytest.approx(2 / 3)
 
 
 # Calibration
@@ -176,8 +231,10 @@ def test_calibration_error_is_the_papers_sum_over_bins(num_bins):
 def test_confidence_is_the_highest_softmax_and_does_not_overflow():
     logits, _ = random_split()
     expected = torch.from_numpy(logits).double().softmax(dim=1).amax(dim=1)
-    np.testing.assert_allclose(top_confidence(logits), expected, rtol=1e-6)
-    assert top_confidence(np.array([[1e4, 0.0], [-1e4, -1e4]], dtype=np.float32)).tolist() == [1.0, 0.5]
+    labels = np.zeros(len(logits), dtype=int)
+    np.testing.assert_allclose(outcome(logits, labels, 7).confidences, expected, rtol=1e-6)
+    extreme = np.array([[1e4, 0.0], [-1e4, -1e4]], dtype=np.float32)
+    assert outcome(extreme, labels[:2], 2).confidences.tolist() == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.5, float("nan")])
@@ -194,7 +251,8 @@ def columns_of(metric, logits):
     if isinstance(metric, TopKAccuracy):
         return {"predictions": top_classes(logits, 5)}
     if isinstance(metric, ExpectedCalibrationError):
-        return {"predictions": logits.argmax(axis=1), "confidences": top_confidence(logits)}
+        confidences = outcome(logits, np.zeros(len(logits), dtype=int), 7).confidences
+        return {"predictions": logits.argmax(axis=1), "confidences": confidences}
     return {"predictions": logits.argmax(axis=1)}
 
 

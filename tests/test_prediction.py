@@ -235,4 +235,4 @@ def test_half_precision_checkpoints_can_be_used(checkpoint, digits, tmp_path):
     rough = next(predict(str(tmp_path / "half"), [str(digits[0])], top_k=10))
     scores = dict(zip(rough.labels, rough.scores, strict=True))
     assert [scores[label] for label in exact.labels] == pytest.approx(exact.scores, abs=0.02)
-    assert evaluate(str(tmp_path / "half"), "digits").logits.dtype == np.float32
+    assert evaluate(str(tmp_path / "half"), "digits").outcome.confidences.dtype == np.float64

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from pictures import encoded, noise, row
 from PIL import Image
 from transformers import TrainerControl, TrainerState
 
+from modeling_vit_scratch.evaluation.metrics import Outcome, outcome_of
 from modeling_vit_scratch.evaluation.results import SplitResults, results_lines
 from modeling_vit_scratch.training import report
 from modeling_vit_scratch.training.arguments import TrainingArguments
@@ -30,10 +32,11 @@ def results_of(label_names: list[str], labels: list[int], predicted: list[int], 
     """A split of distinct pictures in which each has `logit` for the class that is predicted and 0 for the others."""
     features = Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=label_names)})
     images = [row(encoded(noise((9 + index, 8), seed=index))) for index in range(len(labels))]
-    logits = np.zeros((len(labels), len(label_names)), dtype=np.float32)
-    logits[range(len(labels)), predicted] = logit
+    logits = torch.zeros(len(labels), len(label_names))
+    logits[range(len(labels)), predicted] = torch.tensor(logit, dtype=torch.float32)
     dataset = Dataset.from_dict({"image": images, "label": labels}, features=features)
-    return SplitResults("test", dataset, logits, np.array(labels))
+    outcome = Outcome(*map(np.asarray, outcome_of(logits, torch.tensor(labels), len(label_names))))
+    return SplitResults("test", dataset, outcome, np.array(labels))
 
 
 # Time
@@ -256,6 +259,30 @@ def test_many_classes_are_drawn_without_their_names(drawn):
     assert axes.images[0].get_array().shape == (40, 40)
     assert not axes.texts
     assert not any("class" in label.get_text() for label in axes.get_xticklabels())
+
+
+def test_of_more_classes_than_a_matrix_can_show_the_most_confused_pairs_are_drawn(drawn):
+    names = [f"class {index}" for index in range(120)]
+    predicted = [0, 7, 7, 3, 5, *range(5, 120)]
+    axes = drawn(results_of(names, list(range(120)), predicted))["test images by class"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "class 1 → class 7",
+        "class 2 → class 7",
+        "class 4 → class 5",
+    ]
+    assert [bar.get_width() for bar in axes.patches] == [1, 1, 1]
+    assert not axes.images
+
+
+def test_many_classes_without_a_mistake_have_a_picture_too(drawn):
+    names = [f"class {index}" for index in range(120)]
+    axes = drawn(results_of(names, list(range(120)), list(range(120))))["test images by class"]
+    assert [text.get_text() for text in axes.texts] == ["no mistakes"]
+
+
+def test_control_characters_of_names_are_drawn_as_escapes(drawn):
+    axes = drawn(results_of(["a\x1b\n", "b"], [0, 1], [0, 1]))["test images by class"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a\\x1b\\n", "b"]
 
 
 def test_long_names_are_cut_so_that_they_still_differ(drawn):

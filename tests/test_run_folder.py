@@ -334,3 +334,33 @@ def test_the_sample_is_small_whatever_the_image(tmp_path):
     assert vit_scratch(*command, f"--output_dir={output}").status == 0
     sample = run_folder.read_image(output / "sample.png")
     assert sample.size == (SAMPLE_SIZE[0], SAMPLE_SIZE[0] // 4)
+
+
+# The picture and the modes
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_cost_the_checkpoint(command, tmp_path, monkeypatch):
+    there = []
+
+    def fail(*arguments):
+        there.append((tmp_path / "run" / "config.json").is_file())
+        raise MemoryError("no room for a matrix\n\x1b[31m")
+
+    monkeypatch.setattr(run_folder, "draw_training", fail)
+    result = vit_scratch(*command, f"--output_dir={tmp_path / 'run'}")
+    assert (result.status, result.err, there) == (0, "", [True])
+    assert "picture    none: it could not be drawn (no room for a matrix \\x1b[31m)" in result.lines
+    assert {path.name for path in (tmp_path / "run").iterdir() if not path.is_dir()} == RUN - {"training.png"}
+    assert vit_scratch("predict", tmp_path / "run", tmp_path / "run" / "sample.png").status == 0
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_files_have_the_modes_that_the_umask_says(command, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        assert vit_scratch(*command, f"--output_dir={tmp_path / 'run'}", "--ema_decay=0.9").status == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert {"model.safetensors", "trained_weights.safetensors"} <= {path.name for path in files}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o666 & ~mask)}

@@ -21,7 +21,7 @@ IN_PYTHON = {
     "prediction.table": ("predict_table",),
     "evaluation.scoring": ("evaluate",),
     "evaluation.results": ("SplitResults",),
-    "evaluation.metrics": ("compute_metrics", "per_class_report", "confusion_matrix"),
+    "evaluation.metrics": ("outcome_of", "compute_metrics", "per_class_report", "confusion_matrix", "most_confused"),
     "porting": ("import_checkpoint", "export_checkpoint"),
     "deployment.exporting": ("export_classifier",),
     "pushing": ("push",),

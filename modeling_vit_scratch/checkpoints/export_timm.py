@@ -81,7 +81,7 @@ def write_timm(
     }
     rules = _rules(config, covered=not arguments["no_embed_class"])
     save_file(unapply(rules, state), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     lines = [
         f"became     timm's {architecture}, with its arguments changed",
         'load       timm.create_model("local-dir:FOLDER", pretrained=True)',

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
+from ..finite import check_weights
 from ..layers_vit_scratch import height_width
 from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
 from .facts import check_known, check_num_labels, check_size, checked_facts, contradicted
@@ -104,7 +105,7 @@ def read_checkpoint(
         notes.append(
             f"the model takes images of {config.num_channels} channels; train, evaluate and predict prepare RGB"
         )
-    notes += broken_numbers(state)
+    check_weights(state.items(), f"the checkpoint {opened.path}")
     classifier = HEAD_WEIGHT in state or num_labels is not None
     model, renewed = fill(opened, config, state, classifier=classifier)
     return Imported(model, processor, lineage.name, [*reading.notes, *assumed, *notes, *renewed])
@@ -217,13 +218,6 @@ def same_dtype(source: Source, state: dict[str, Tensor]) -> list[str]:
     widest = functools.reduce(torch.promote_types, dtypes)
     state.update({name: tensor.to(widest) for name, tensor in state.items()})
     return [f"converted all weights to {widest}, as they were of {len(dtypes)} kinds of numbers"]
-
-
-def broken_numbers(state: dict[str, Tensor]) -> list[str]:
-    """A note if weights are not finite, so that nothing that the model computes is."""
-    # The extremes take no memory, unlike a truth value for each number.
-    broken = [name for name, tensor in state.items() if not all(bound.isfinite() for bound in tensor.aminmax())]
-    return [f"{len(broken)} tensors hold numbers that are not finite, among them {broken[0]}"] if broken else []
 
 
 def _is_meant(name: str, what: str) -> bool:

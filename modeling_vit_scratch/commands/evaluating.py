@@ -4,6 +4,7 @@
 import sys
 
 from ..machine import idle_gpus, keep_freed_memory
+from ..text import show
 from .parsing import (
     SOME_IMAGES_BAD,
     Parser,
@@ -38,9 +39,9 @@ def evaluate(argv: list[str]) -> int:
     with stoppable():
         results = scoring.evaluate(**vars(arguments))
     if idle := idle_gpus():
-        print(f"vit-scratch evaluate: of the GPUs {idle}.", file=sys.stderr)
+        show([f"vit-scratch evaluate: of the GPUs {idle}."], sys.stderr)
     for sentence in results.left_out:
-        print(f"vit-scratch evaluate: left out: {sentence}", file=sys.stderr)
-    metrics = compute_metrics(results.logits, results.labels, len(results.label_names))
-    print(*results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}), sep="\n")
+        show([f"vit-scratch evaluate: left out: {sentence}"], sys.stderr)
+    metrics = compute_metrics(results.outcome, results.labels, len(results.label_names))
+    show(results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}))
     return SOME_IMAGES_BAD if results.left_out else 0

@@ -3,6 +3,7 @@
 
 import argparse
 
+from ..text import show
 from .parsing import Parser, add_data, add_revision, count, positive, stoppable
 
 LIBRARIES = ("transformers", "timm")
@@ -18,7 +19,7 @@ def export(argv: list[str]) -> int:
     _check(arguments)
     with stoppable():
         lines = _to_a_library(arguments) if arguments.format in LIBRARIES else _to_a_file(arguments)
-    print(*lines, sep="\n")
+    show(lines)
     return 0
 
 

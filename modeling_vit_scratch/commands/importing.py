@@ -3,6 +3,7 @@
 
 import sys
 
+from ..text import show
 from .parsing import Parser, add_revision, image_size, positive, stoppable
 
 
@@ -51,5 +52,5 @@ def import_(argv: list[str]) -> int:
     options["config_overrides"] = parse_overrides(arguments.config_overrides)
     with stoppable():
         imported = import_checkpoint(**options)
-    print(*import_lines(imported, arguments.source, arguments.output), sep="\n")
+    show(import_lines(imported, arguments.source, arguments.output))
     return 0

@@ -4,6 +4,7 @@
 import sys
 from pathlib import Path
 
+from ..text import show
 from .parsing import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
 
 
@@ -42,10 +43,10 @@ def dry_run(argv: list[str]) -> int:
             raise ValueError(f"{batch:,} images do not fit into the memory: give a smaller --batch.") from error
     text = FORMATS[format](run, full)
     if output is None:
-        print(text)
+        show(text.splitlines())
     else:
         Path(output).write_text(text + "\n", encoding="utf-8")
-        print(f"written    {output}")
+        show([f"written    {output}"])
     return 0
 
 
@@ -72,9 +73,9 @@ def explain(argv: list[str]) -> int:
 
     def say(sentence: str) -> None:
         skipped.append(sentence)
-        print(f"vit-scratch explain: {sentence}", file=sys.stderr)
+        show([f"vit-scratch explain: {sentence}"], sys.stderr)
 
     with stoppable():
         lines = write_explanations(**options, say=say)
-    print(*lines, sep="\n")
+    show(lines)
     return SOME_IMAGES_BAD if skipped else 0

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..machine import keep_freed_memory
-from ..text import for_terminal
+from ..text import for_terminal, show
 from .parsing import SOME_IMAGES_BAD, Parser, add_batch_size, add_checkpoint_flags, add_speed, positive, stoppable
 
 
@@ -46,10 +46,11 @@ def _print_predictions(options: dict[str, Any]) -> int:
     for item in classifier.predict(**options):
         if isinstance(item, classifier.Prediction):
             ranked = zip(item.labels, item.scores, strict=True)
-            print(for_terminal(item.file), *(f"{label} {score:.2%}" for label, score in ranked), sep="\t")
+            cells = [item.file, *(f"{label} {score:.2%}" for label, score in ranked)]
+            print(*map(for_terminal, cells), sep="\t")
         else:
             status = SOME_IMAGES_BAD
-            print(f"vit-scratch predict: skipped: {item}", file=sys.stderr)
+            show([f"vit-scratch predict: skipped: {item}"], sys.stderr)
     return status
 
 
@@ -58,14 +59,12 @@ def _write_predictions(options: dict[str, Any]) -> int:
     from ..prediction.table import predict_table
 
     try:
-        written = predict_table(
-            **options, say=lambda sentence: print(f"vit-scratch predict: {sentence}", file=sys.stderr)
-        )
+        written = predict_table(**options, say=lambda sentence: show([f"vit-scratch predict: {sentence}"], sys.stderr))
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "signal", signal.SIGINT)
         raise Interrupted(number, "interrupted; the same command goes on.") from interrupt
     if written is None:  # in another process than the first
         return 0
     skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
-    print(f"{written.predicted:,} images written to {options['output']}{skipped}")
+    show([f"{written.predicted:,} images written to {options['output']}{skipped}"])
     return SOME_IMAGES_BAD if written.bad else 0

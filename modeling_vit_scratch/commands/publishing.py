@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..text import show
 from .parsing import Parser, stoppable
 
 
@@ -35,8 +36,6 @@ def push(argv: list[str]) -> int:
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long
     with stoppable():
-        published = pushing.push(
-            **options, say=lambda sentence: print(f"vit-scratch push: {sentence}", file=sys.stderr)
-        )
-    print(*pushing.push_lines(published, options["revision"]), sep="\n")
+        published = pushing.push(**options, say=lambda sentence: show([f"vit-scratch push: {sentence}"], sys.stderr))
+    show(pushing.push_lines(published, options["revision"]))
     return 0

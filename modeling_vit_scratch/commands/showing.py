@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The verb `demo`."""
 
+from ..text import show
 from .parsing import Parser, add_checkpoint_flags, add_speed, count, stoppable
 
 
@@ -37,5 +38,5 @@ def demo(argv: list[str]) -> int:
         elif any(value is not None for value in address.values()):
             raise ValueError("--space writes a folder and serves nothing: leave out --server_name and --server_port.")
         else:
-            print(*write_space(output=space, **options), sep="\n")
+            show(write_space(output=space, **options))
     return 0

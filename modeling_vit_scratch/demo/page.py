@@ -25,7 +25,7 @@ from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
 from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
 from ..prediction.writing import write_predictions
-from ..text import for_markdown
+from ..text import for_file_name, for_markdown
 
 # Classes that are shown of an image, and written to the CSV of many.
 TOP = 5
@@ -218,7 +218,7 @@ def example_files(examples: Sequence[str], folder: Path, own: str = "") -> list[
         return []
     sources, result = ImageSources(names), []
     for index in range(len(sources)):
-        place = folder / f"{index + 1:02} {Path(sources.name(index)).stem}.png"
+        place = folder / f"{index + 1:02} {for_file_name(Path(sources.name(index)).stem)}.png"
         image = read_image(sources[index])
         folder.mkdir(parents=True, exist_ok=True)
         image.save(place)

@@ -16,6 +16,7 @@ import gradio as gr
 
 from ..data.images import pillow_silent
 from ..publishing_vit_scratch import SAMPLE
+from ..text import show
 from .page import CSS, build_page, example_files, load_answers
 
 MOST_BYTES = "50mb"  # of an upload
@@ -107,7 +108,7 @@ def serve(
         )
         try:
             _launch(page, server_name, server_port)
-            print(f"{answers.title} is at {page.local_url}", flush=True)
+            show([f"{answers.title} is at {page.local_url}"])
             page.server.thread.join()
         finally:
             page.close(verbose=False)

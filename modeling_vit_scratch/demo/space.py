@@ -112,9 +112,9 @@ def _app(title: str, hub_id: str | None, options: dict[str, Any]) -> str:
         flags.append("--trust_remote_code")
     return APP.format(
         gradio=version("gradio"),
-        checkpoint='str(HERE / "checkpoint")' if hub_id is None else json.dumps(hub_id),
+        checkpoint='str(HERE / "checkpoint")' if hub_id is None else json.dumps(hub_id, allow_nan=False),
         # As JSON, a text is one of Python, too.
-        flags="".join(f"    {json.dumps(flag, ensure_ascii=False)},\n" for flag in flags),
+        flags="".join(f"    {json.dumps(flag, ensure_ascii=False, allow_nan=False)},\n" for flag in flags),
     )
 
 
@@ -138,7 +138,9 @@ def _copy_checkpoint(source: Path, target: Path, *, code: bool) -> None:
             shutil.copyfile(file, target / file.name)
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)  # a path of this machine, which older versions of transformers wrote
-    (target / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "config.json").write_text(
+        json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _requirements(extra: str) -> list[str]:

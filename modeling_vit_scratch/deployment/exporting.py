@@ -64,8 +64,8 @@ class Subject:
         open_sides = [f"{length}*{name}" for length, name in zip(self.patch_size, ("rows", "columns"), strict=True)]
         self.image_shape: list[int | str] = [channels, *(open_sides if self.any_size else self.size)]
         self.metadata = {
-            "id2label": json.dumps(dict(enumerate(label_names)), ensure_ascii=False),
-            "preprocessor_config": json.dumps(settings),
+            "id2label": json.dumps(dict(enumerate(label_names)), ensure_ascii=False, allow_nan=False),
+            "preprocessor_config": json.dumps(settings, allow_nan=False),
             "source": name_of(str(checkpoint)),
             "vit_scratch_version": __version__,
         }

@@ -1,9 +1,10 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """What a classifier is scored by: metrics in the form of Hugging Face `evaluate`, which need no network.
 
-`compute_metrics`, `per_class_report` and `confusion_matrix` score the logits of a whole split. The classes below them
-are `evaluate` metrics: they take a split batch by batch (`add_batch`, then `compute`) and go where such metrics go, for
-example into `evaluate.combine`. They keep classes and confidences only, so that a large split fits in memory.
+`outcome_of` takes from the logits of a batch what the scores need, three numbers an image, so that no logits of a large
+split are kept; `compute_metrics`, `per_class_report`, `confusion_matrix` and `most_confused` score the outcome of a
+whole split. The classes below them are `evaluate` metrics: they take a split batch by batch (`add_batch`, then
+`compute`) and go where such metrics go, for example into `evaluate.combine`.
 
 Every image has one label here.
 
@@ -12,17 +13,21 @@ Shapes: B images, K classes.
 
 import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import evaluate
 import numpy as np
 import sklearn.metrics
+import torch
 from datasets import Features, Value
 from datasets import Sequence as ListOf
+from torch import Tensor
 
 TOP_K = 5
 # Guo et al. 2017, arXiv 1706.04599: Table 1 is computed with this many bins.
 CALIBRATION_BINS = 15
+# Logits that are looked at together: what is computed of them takes a few times their memory.
+LOGITS_TOGETHER = 2**22
 
 
 class ClassScores(NamedTuple):
@@ -38,12 +43,62 @@ class ClassScores(NamedTuple):
     support: int
 
 
-def compute_metrics(logits: np.ndarray, labels: np.ndarray, num_labels: int) -> dict[str, float]:
-    """Score the logits of a split: (B, K) and (B,) -> numbers from 0 to 1 by name.
+class Outcome(NamedTuple):
+    """What a model made of images, without its logits: arrays (B,), or tensors before they are gathered.
 
     Args:
-        logits: finite numbers, before any softmax.
+        predictions: the class of the highest logit.
+        ranks: how many classes come before the label, 0 for a hit. Of equal logits the lower class comes first, as in
+            `argmax`: top-k accuracy is then never below accuracy, not even where all logits are equal, as those of a
+            head that starts at zero are (in scikit-learn's it is).
+        confidences: the highest probability after a softmax, above 0 and at most 1; NaN where a logit is not finite.
+    """
+
+    predictions: Any
+    ranks: Any
+    confidences: Any
+
+    @property
+    def broken(self) -> int:
+        """Of how many images a logit is not finite."""
+        return int(np.isnan(self.confidences).sum())
+
+
+def outcome_of(logits: Tensor, labels: Tensor, num_labels: int) -> Outcome:
+    """What the scores need of logits, on their device: (B, K) and (B,) -> tensors (B,).
+
+    Args:
+        logits: before any softmax.
         labels: whole numbers from 0 to `num_labels` - 1.
+        num_labels: K.
+
+    Raises:
+        ValueError: if the shapes do not fit, or a label is no whole number or out of range.
+    """
+    _check(logits, labels, num_labels)
+    rows = max(1, LOGITS_TOGETHER // num_labels)
+    parts = map(_outcome_of, logits.split(rows), labels.to(logits.device).split(rows))
+    return Outcome(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _outcome_of(logits: Tensor, labels: Tensor) -> Outcome:
+    logits = logits.float() if logits.element_size() < 4 else logits
+    highest, of_label = logits.amax(dim=1, keepdim=True), logits.gather(1, labels[:, None])  # (B, 1)
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]  # (B, K)
+    ranks = ((logits > of_label) | ((logits == of_label) & lower)).sum(dim=1)
+    # exp(highest) / sum(exp), both divided by exp(highest), so that nothing overflows.
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64
+    confidences = 1 / (logits - highest).to(exact).exp().sum(dim=1)
+    finite = logits.isfinite().all(dim=1)
+    return Outcome(logits.argmax(dim=1), ranks, confidences.masked_fill(~finite, torch.nan))
+
+
+def compute_metrics(outcome: Outcome, labels: np.ndarray, num_labels: int) -> dict[str, float]:
+    """Score the outcome of a split: numbers from 0 to 1 by name.
+
+    Args:
+        outcome: of the images.
+        labels: (B,).
         num_labels: K.
 
     Returns:
@@ -51,27 +106,27 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, num_labels: int) -> 
         than 5 classes `top5_accuracy`, which would be 1 whatever the model with 5 or fewer.
 
     Raises:
-        ValueError: if there are no images, the shapes do not fit, a label is out of range or a logit is not finite.
+        ValueError: if there are no images, or a logit was not finite.
     """
-    logits, labels = _check(logits, labels, num_labels)
-    classes = {"predictions": logits.argmax(axis=1), "references": labels}
+    _check_outcome(outcome)
+    classes = {"predictions": outcome.predictions, "references": labels}
     results = Accuracy().compute(**classes)
     if num_labels > TOP_K:
-        results |= TopKAccuracy().compute(predictions=top_classes(logits, TOP_K), references=labels)
+        results[f"top{TOP_K}_accuracy"] = (outcome.ranks < TOP_K).mean()
     results |= MacroF1().compute(**classes)
-    results |= ExpectedCalibrationError().compute(confidences=top_confidence(logits), **classes)
+    results |= ExpectedCalibrationError().compute(confidences=outcome.confidences, **classes)
     return {name: float(value) for name, value in results.items()}
 
 
-def per_class_report(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> list[ClassScores]:
-    """Score every class by itself: (B, K) and (B,) -> K rows in the order of `label_names`.
+def per_class_report(outcome: Outcome, labels: np.ndarray, label_names: Sequence[str]) -> list[ClassScores]:
+    """Score every class by itself: K rows in the order of `label_names`.
 
     Raises:
         ValueError: as of `compute_metrics`.
     """
-    logits, labels = _check(logits, labels, len(label_names))
+    _check_outcome(outcome)
     columns = sklearn.metrics.precision_recall_fscore_support(
-        labels, logits.argmax(axis=1), labels=range(len(label_names)), zero_division=0
+        labels, outcome.predictions, labels=range(len(label_names)), zero_division=0
     )
     return [
         ClassScores(name, float(precision), float(recall), float(f1), int(support))
@@ -79,31 +134,39 @@ def per_class_report(logits: np.ndarray, labels: np.ndarray, label_names: Sequen
     ]
 
 
-def confusion_matrix(logits: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """Count images by label (row) and prediction (column): (B, K) and (B,) -> (K, K) whole numbers.
+def confusion_matrix(outcome: Outcome, labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Count images by label (row) and prediction (column): (K, K) whole numbers.
 
     Raises:
         ValueError: as of `compute_metrics`.
     """
-    logits, labels = _check(logits, labels, num_labels)
-    results = ConfusionMatrix().compute(predictions=logits.argmax(axis=1), references=labels, num_labels=num_labels)
+    _check_outcome(outcome)
+    results = ConfusionMatrix().compute(predictions=outcome.predictions, references=labels, num_labels=num_labels)
     return results["confusion_matrix"]
 
 
-def top_classes(logits: np.ndarray, k: int) -> np.ndarray:
-    """The `k` classes with the highest logits, highest first: (B, K) -> (B, k).
+def most_confused(outcome: Outcome, labels: np.ndarray, number: int) -> list[tuple[int, int, int]]:
+    """The mistakes that are made most often, those first: at most so many of (label, prediction, images).
 
-    Of equal logits the lower class comes first, as in `argmax`: top-k accuracy is then never below accuracy, not even
-    where all logits are equal, as those of a head that starts at zero are (in scikit-learn's it is).
+    It takes memory for the mistakes alone, where a matrix would take it for all pairs of classes.
+
+    Raises:
+        ValueError: as of `compute_metrics`.
     """
-    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    _check_outcome(outcome)
+    wrong = outcome.predictions != labels
+    pairs, counts = np.unique(np.stack((labels[wrong], outcome.predictions[wrong])), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:number]
+    return [(int(label), int(predicted), int(counts[at])) for at in order for label, predicted in [pairs[:, at]]]
 
 
-def top_confidence(logits: np.ndarray) -> np.ndarray:
-    """The highest probability after a softmax: (B, K) -> (B,), above 0 and at most 1."""
-    # exp(highest) / sum(exp), both divided by exp(highest), so that nothing overflows.
-    relative = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)  # (B, K)
-    return 1 / relative.sum(axis=1)
+def top_classes(logits: np.ndarray, k: int) -> np.ndarray:
+    """The k classes with the highest logits, highest first, of equal ones the lower class: (B, K) -> (B, k)."""
+    remaining, classes = np.array(logits, dtype=float), []
+    for _ in range(min(k, remaining.shape[1])):  # a sort of all classes takes many times as long
+        classes.append(remaining.argmax(axis=1))
+        np.put_along_axis(remaining, classes[-1][:, None], -np.inf, axis=1)
+    return np.stack(classes, axis=1)
 
 
 class InMemoryMetric(evaluate.Metric):
@@ -214,23 +277,25 @@ class ExpectedCalibrationError(InMemoryMetric):
         return {"expected_calibration_error": float(np.abs(differences).sum() / len(confidence))}
 
 
-def _check(logits: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Refuse what cannot be scored; logits and labels as arrays otherwise."""
-    logits, labels = np.asarray(logits), np.asarray(labels)
+def _check(logits: Tensor, labels: Tensor, num_labels: int) -> None:
+    """Refuse what cannot be scored."""
     if logits.ndim != 2 or logits.shape[1] != num_labels or labels.shape != logits.shape[:1]:
         raise ValueError(
-            f"logits must have the shape (images, num_labels={num_labels}) and labels (images,), got {logits.shape} "
-            f"and {labels.shape}."
+            f"logits must have the shape (images, num_labels={num_labels}) and labels (images,), got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)}."
         )
-    if len(labels) == 0:
+    if labels.is_floating_point():
+        dtype = str(labels.dtype).removeprefix("torch.")
+        raise ValueError(f"labels must be whole numbers, one class per image, got {dtype}.")
+    _check_range("labels", labels.cpu().numpy(), num_labels)
+
+
+def _check_outcome(outcome: Outcome) -> None:
+    """Refuse what means nothing."""
+    if len(outcome.predictions) == 0:
         raise ValueError("metrics need at least one image, got none.")
-    broken = int((~np.isfinite(logits)).any(axis=1).sum())
-    if broken:
-        raise ValueError(f"the logits of {broken} of {len(logits)} images are NaN or infinite.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be whole numbers, one class per image, got {labels.dtype}.")
-    _check_range("labels", labels, num_labels)
-    return logits, labels
+    if outcome.broken:
+        raise ValueError(f"the logits of {outcome.broken} of {len(outcome.predictions)} images are NaN or infinite.")
 
 
 def _check_range(name: str, classes: np.ndarray, num_labels: int) -> None:

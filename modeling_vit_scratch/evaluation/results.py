@@ -4,40 +4,43 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from datasets import Dataset
 
-from .metrics import per_class_report
+from ..text import for_terminal
+from .metrics import Outcome, per_class_report
 
 ALL = "all"  # in place of a split's name: images that no split divides
 
 
 @dataclass
 class SplitResults:
-    """A split with what the model made of it: `logits` (B, K) and `labels` (B,)."""
+    """A split with what the model made of it.
+
+    Args:
+        name: of the split.
+        dataset: its images.
+        outcome: of the images, without their logits, which for a large split would not fit in memory.
+        labels: (B,).
+        left_out: a sentence for each image that could not be read.
+    """
 
     name: str
     dataset: Dataset
-    logits: np.ndarray
+    outcome: Outcome
     labels: np.ndarray
-    left_out: list[str] = field(default_factory=list)  # a sentence for each image that could not be read
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def label_names(self) -> list[str]:
         """The K classes in the order of the logits."""
         return self.dataset.features["label"].names
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Softmax of the logits: (B, K)."""
-        return torch.from_numpy(self.logits).float().softmax(-1).numpy()
-
 
 def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> list[str]:
     """A table of the classes and the metrics of all splits, for a terminal."""
     lines = []
     if results is not None:
-        rows = per_class_report(results.logits, results.labels, results.label_names)
+        rows = per_class_report(results.outcome, results.labels, [for_terminal(name) for name in results.label_names])
         width = max(len("class"), *(len(row.label) for row in rows))
         which = "all" if results.name == ALL else f"{results.name} split,"
         lines += [f"{which} {results.dataset.num_rows:,} images:"]

@@ -16,9 +16,11 @@ from ..data.checking import check_images
 from ..data.columns import relabelled
 from ..data.loading import load_images
 from ..data.preprocessing import preprocessing
+from ..finite import not_finite
 from ..machine import OneGpu
 from ..prediction.loading import load_checkpoint
 from ..tracing.int8 import Int8Classifier
+from .metrics import Outcome, outcome_of
 from .results import ALL, SplitResults
 
 
@@ -48,11 +50,11 @@ def evaluate(
         precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Returns:
-        The logits and labels, which `compute_metrics` and `per_class_report` score.
+        The outcome and the labels, which `compute_metrics` and `per_class_report` score.
 
     Raises:
         ValueError: if the checkpoint, the data or the split will not do, or the data has labels that the checkpoint
-            does not know.
+            does not know, or logits are not finite.
     """
     model, processor, label_names = load_checkpoint(
         checkpoint,
@@ -71,6 +73,8 @@ def evaluate(
     )
     checked = check_images(DatasetDict({name: dataset}), strict=strict_images)
     results = predict_dataset(model, processor, shown, checked.splits[name], batch_size)
+    if results.outcome.broken:
+        raise ValueError(not_finite(results.outcome.broken, len(results.labels), f"the checkpoint {checkpoint}"))
     results.left_out = checked.left_out
     return results
 
@@ -124,7 +128,12 @@ def predict_dataset(
     dataset: Dataset,
     batch_size: int,
 ) -> SplitResults:
-    """The logits of a dataset with the columns `image` and `label`, on the device and processes at hand."""
+    """The outcome of a dataset with the columns `image` and `label`, on the device and processes at hand."""
+    num_labels = dataset.features["label"].num_classes
+
+    def kept_of(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        return tuple(outcome_of(logits, labels, num_labels))  # transformers takes no named ones
+
     with tempfile.TemporaryDirectory() as folder:
         arguments = _Arguments(
             folder,
@@ -133,14 +142,19 @@ def predict_dataset(
             dataloader_pin_memory=torch.cuda.is_available(),
             report_to="none",
         )
-        trainer = Trainer(model=model, args=arguments, data_collator=partial(_collate, dtype=model.dtype))
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            data_collator=partial(_collate, dtype=model.dtype),
+            preprocess_logits_for_metrics=kept_of,
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         images = dataset.with_transform(preprocessing(processor))
         # What the checkpoint's configuration may have the model return besides, a thousand times as large.
         others = ["hidden_states", "attentions"]
         output = trainer.predict(images, ignore_keys=others, metric_key_prefix=name)
-    return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
+    return SplitResults(name, dataset, Outcome(*output.predictions), np.asarray(output.label_ids))
 
 
 def _collate(examples: list[dict[str, Any]], dtype: torch.dtype) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def as_json(run: DryRun, full: bool = False) -> str:
 
     head = {"model": run.model, "device": run.device, "dtype": run.dtype}
     body = {"layers": [record(layer) for layer in described.layers], "whole": record(run.whole)}
-    return json.dumps(head | body | {"in_use": record(run.in_use)}, indent=2)
+    return json.dumps(head | body | {"in_use": record(run.in_use)}, indent=2, allow_nan=False)
 
 
 def as_html(run: DryRun, full: bool = False) -> str:

@@ -6,8 +6,10 @@ import difflib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..card import name_of
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
+from ..finite import check_logits
 from ..folders import check_new_folder, new_folder
 from ..layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
 from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..prediction.sources import ImageSources
-from ..text import for_table
+from ..text import for_file_name, for_table, for_terminal
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
 from .inputs import seen_area, shown_input
@@ -87,7 +90,8 @@ def explain(
             does.
 
     Raises:
-        ValueError: if the model is no classifier of this package, the label is none of it, or the image is bad.
+        ValueError: if the model is no classifier of this package, the label is none of it, the image is bad, or the
+            logits are not finite.
     """
     check_classifier(model)
     with evaluating(model):
@@ -107,7 +111,9 @@ def _explain(
     grid = model.vit.patch_embedding.grid_of(*pixels.shape[2:])
     num_patches = grid[0] * grid[1]
     with torch.no_grad():
-        scores = probabilities(model(pixels, **options).logits, model.config)[0]  # (K,)
+        logits = model(pixels, **options).logits  # (1, K)
+        check_logits(logits, "the model")
+        scores = probabilities(logits, model.config)[0]  # (K,)
         with recorded_attention(model) as records:
             outputs = model.vit(pixels, output_hidden_states=True, return_dict=True, **options)
         attentions = [record.of_patches(record.probabilities) for record in records]  # blocks x (1, A, T, T)
@@ -182,7 +188,7 @@ def write_explanations(
         images: files, folders, patterns and parquet files, as `ImageSources` takes them.
         output: the folder, written whole or not at all.
         label, image_size: those of `explain`.
-        say: is told, in a sentence, which images cannot be read.
+        say: is told, in a sentence, which images cannot be explained.
 
     Returns:
         What was found and written, a line each.
@@ -196,35 +202,64 @@ def write_explanations(
     loaded, processor, _ = load_checkpoint(source, token_merging=token_merging, trust_remote_code=trust_remote_code)
     check_classifier(loaded)
     model: Any = torch.nn.Module.to(loaded, "cuda" if torch.cuda.is_available() else "cpu")
-    lines, found, digits = [], [], max(2, len(str(len(sources))))
+    if label is not None:
+        _index_of(label, model.config.id2label)
     with new_folder(output) as folder:
-        for number in tqdm(range(len(sources)), unit="image", leave=False, disable=None if len(sources) > 1 else True):
-            name = for_table(sources.name(number))
-            try:
-                explanation = explain(model, processor, sources[number], label=label, image_size=image_size)
-            except BadImageError as error:
-                say(f"skipped: {error}")
-                continue
-            place = folder / f"{number + 1:0{digits}}-{Path(name).stem}"
-            _draw(explanation, read_image(sources[number]), model.vit.patch_embedding.patch_size, place)
-            found.append((name, place.name, explanation))
-            lines.append(f"{' '.join(name.split())}: {in_words(explanation)}")
-        if not found:
-            raise ValueError(f"none of the images of {', '.join(images)} can be read.")
+        one = partial(explain, model, processor, label=label, image_size=image_size)
+        found = _explained(sources, one, model.vit.patch_embedding.patch_size, folder, say)
         of_model = _draw_model(model, folder)
         records = [{"file": name, "folder": place} | _numbers(item) for name, place, item in found]
-        (folder / NUMBERS).write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        sections = [(name, in_words(item), place) for name, place, item in found]
+        (folder / NUMBERS).write_text(
+            json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        sections = [(for_terminal(name), in_words(item), place) for name, place, item in found]
         write_page(folder / PAGE, name_of(str(source)), sections, of_model)
-    return [*lines, f"written    {output}: open {PAGE} in a browser"]
+    return [*(f"{name}: {said}" for name, said, _ in sections), f"written    {output}: open {PAGE} in a browser"]
+
+
+def _explained(
+    sources: ImageSources,
+    explain_one: Callable[[Any], Explanation],
+    patch_size: tuple[int, int],
+    folder: Path,
+    say: Callable[[str], None],
+) -> list[tuple[str, str, Explanation]]:
+    """Explain and draw the images that can be: of each its name, the folder of its pictures, and what is seen.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found: list[tuple[str, str, Explanation]] = []
+    failed: list[Exception] = []
+    digits = max(2, len(str(len(sources))))
+    for number in tqdm(range(len(sources)), unit="image", leave=False, disable=None if len(sources) > 1 else True):
+        name = for_table(sources.name(number))
+        place = folder / f"{number + 1:0{digits}}-{for_file_name(Path(name).stem)}"
+        try:
+            explanation = explain_one(sources[number])
+            _draw(explanation, read_image(sources[number]), patch_size, place)
+            found.append((name, place.name, explanation))
+        except (ValueError, RuntimeError) as error:  # too large an image, or a bad one, does not lose the others
+            failed.append(error)
+            shutil.rmtree(place, ignore_errors=True)
+            if isinstance(error, BadImageError):
+                say(f"skipped: {error}")
+            elif len(sources) > 1:
+                say(f"skipped: {name}: {error}")
+    if not found and all(isinstance(error, BadImageError) for error in failed):
+        raise ValueError("none of the images can be read.")
+    if not found:
+        raise next(error for error in failed if not isinstance(error, BadImageError))
+    return found
 
 
 def in_words(explanation: Explanation) -> str:
     """The answer, and whether what is called relevant is."""
     occlusion, total = explanation.occlusion, explanation.relevance.numel()
     verdict = {"more": "more than", "less": "less than", "as much": "as much as"}[occlusion.verdict]
+    label = for_terminal(explanation.label)
     return (
-        f"{explanation.label}: {explanation.probability:.2%}; with the {occlusion.number} most relevant of {total} "
+        f"{label}: {explanation.probability:.2%}; with the {occlusion.number} most relevant of {total} "
         f"patch{'es' * (total > 1)} hidden {occlusion.important:.2%}, with as many random ones {occlusion.random:.2%}: "
         f"what the map calls relevant matters {verdict} others"
     )

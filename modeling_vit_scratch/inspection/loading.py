@@ -20,6 +20,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .. import modeling_vit_scratch
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
+from ..finite import check_weights
 from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
 from ..prediction.loading import load_configuration, load_model, load_processor, loading, set_token_merging
@@ -42,7 +43,7 @@ def model_of(
         token_merging, trust_remote_code: those of `load_checkpoint`.
 
     Raises:
-        ValueError: if it cannot be loaded.
+        ValueError: if there is none by that name, it cannot be loaded, or a weight is not finite.
     """
     config = load_configuration(source, trust_remote_code)
     set_token_merging(config, token_merging)
@@ -52,6 +53,7 @@ def model_of(
     else:
         options = {"config": config, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
         loaded = load_model(source, _class_of(config), **options)
+        check_weights(loaded.named_parameters(), f"the checkpoint {source}")
     try:
         processor = load_processor(source, trust_remote_code)
     except ValueError:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import BadImageError, decoded, pillow_silent
 from ..data.preprocessing import check_same_size, pixel_values
+from ..finite import check_logits
 from ..machine import spare_cores
 from ..tracing.int8 import Int8Classifier
 from .loading import find_checkpoint, load_checkpoint
@@ -185,6 +186,7 @@ class Classifier:
         """Probabilities and classes of the `k` most likely classes of each image of a batch (B, C, H, W)."""
         pixels = pixels.to(self.model.device, self.model.dtype, non_blocking=True)
         logits = self.model(pixels).logits
+        check_logits(logits, f"the checkpoint {self.checkpoint}")
         scores, classes = probabilities(logits, self.model.config).topk(k)  # (B, k)
         return list(zip(scores.tolist(), classes.tolist(), strict=True))
 

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_NAME
 
+from ..finite import check_weights
 from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
 from ..layers_vit_scratch import height_width
 from ..presets import is_preset, preset_names, preset_path
@@ -46,8 +47,8 @@ def load_checkpoint(
         trust_remote_code: run code that comes with it; not needed for checkpoints of this package.
 
     Raises:
-        ValueError: if the settings will not do, or it is no whole checkpoint. Weights are read from safetensors only,
-            never from a pickle.
+        ValueError: if the settings will not do, it is no whole checkpoint, or a weight is not finite. Weights are read
+            from safetensors only, never from a pickle.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
@@ -69,6 +70,7 @@ def load_checkpoint(
             f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
             f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
         )
+    check_weights(model.named_parameters(), f"the checkpoint {checkpoint}")
     if model.config.problem_type == "regression":
         raise ValueError(f"the checkpoint {checkpoint} predicts numbers (problem_type regression), not classes.")
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..data.images import BadImageError
 from ..hub import Checkpoint
 from ..locking import locked
-from ..text import for_table
+from ..text import for_csv, for_table
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources
 from .writing import check_output, write_predictions
@@ -208,9 +208,9 @@ class Parts:
         lines = []
         for index, item in zip(self.images(number), results, strict=True):
             what = {"error": str(item)} if isinstance(item, BadImageError) else {"l": item.labels, "s": item.scores}
-            lines.append(json.dumps({"file": for_table(sources.name(index)), **what}) + "\n")
+            lines.append(json.dumps({"file": for_table(sources.name(index)), **what}, allow_nan=False) + "\n")
         if not (self.folder / PLAN).is_file():
-            self._write(self.folder / PLAN, json.dumps(self.plan))
+            self._write(self.folder / PLAN, json.dumps(self.plan, allow_nan=False))
         self._write(self._file(number), "".join(lines))
 
     def _write(self, path: Path, text: str) -> None:
@@ -244,7 +244,7 @@ class Parts:
         predicted = write_predictions(good, self.table)
         if bad:
             with open(bad_list, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("file", "reason"), *bad])
+                csv.writer(file).writerows([("file", "reason"), *(map(for_csv, row) for row in bad)])
         elif os.path.exists(bad_list):
             os.remove(bad_list)  # of a table that this one has replaced
         shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..folders import check_file
-from ..text import for_table
+from ..text import for_csv, for_table
 from .classifier import Prediction
 
 # Predictions that are in memory at once.
@@ -24,13 +24,16 @@ def _write_lines(tables: Iterator[pd.DataFrame], path: str) -> None:
     # Pandas would round the scores.
     with open(path, "w", encoding="utf-8") as file:
         for table in tables:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_dict("records"))
+            file.writelines(
+                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in table.to_dict("records")
+            )
 
 
 def _write_csv(tables: Iterator[pd.DataFrame], path: str) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         for number, table in enumerate(tables):
-            table.to_csv(file, index=False, header=number == 0)
+            shown = table.assign(file=table["file"].map(for_csv), label=table["label"].map(for_csv))
+            shown.to_csv(file, index=False, header=number == 0)
 
 
 def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
@@ -66,7 +69,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
 
     def table(items: list[Prediction]) -> pd.DataFrame:
         rows = [
-            {"file": for_table(item.file), "rank": rank, "label": label, "score": score}
+            {"file": for_table(item.file), "rank": rank, "label": for_table(label), "score": score}
             for item in items
             for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
         ]

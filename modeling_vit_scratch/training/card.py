@@ -172,7 +172,7 @@ def data_sentence(recipe: dict[str, Any]) -> str:
 def _per_class(results: SplitResults | None) -> list[ClassScores]:
     if results is None:
         return []
-    rows = per_class_report(results.logits, results.labels, results.label_names)
+    rows = per_class_report(results.outcome, results.labels, results.label_names)
     return [row._replace(label=for_markdown(row.label)) for row in rows]
 
 

@@ -4,10 +4,14 @@
 import os
 import shlex
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict
+from torch import Tensor
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -22,10 +26,11 @@ from ..data.batch_augmentation import BatchAugmentation
 from ..data.preprocessing import normalisation, preprocessing
 from ..data.sampling import TrainingImages
 from ..data.streaming import ImageStream, StreamedImages
-from ..evaluation.metrics import compute_metrics
+from ..evaluation.metrics import Outcome, compute_metrics, outcome_of
 from ..evaluation.results import SplitResults, results_lines
 from ..interruption import StopSignal
 from ..layers_vit_scratch import height_width
+from ..text import show
 from .arguments import Arguments, TrainingArguments
 from .card import FinishedRun
 from .finetuning import check_finetuning, check_resumable, merge, prepare
@@ -38,6 +43,7 @@ from .run_folder import (
     check_output_dir,
     check_same_labels,
     claimed_output_dir,
+    draw_picture,
     resume_point,
     write_checkpoint,
 )
@@ -94,7 +100,8 @@ def train(arguments: Arguments) -> dict[str, float]:
         run = finished_run(trainer, processor, splits, recipe, **more)
         trainer.end_workers()
         write_checkpoint(trainer, run, sample=first_image(splits))
-    say(training, ["", *results_lines(run.results, run.metrics), "", *_closing(run, str(training.output_dir))])
+        closing = [*draw_picture(trainer, run), *_closing(run, str(training.output_dir))]
+    say(training, ["", *results_lines(run.results, run.metrics), "", *closing])
     if training.push_to_hub:
         say(training, trainer.push_to_hub())
     return run.metrics
@@ -108,7 +115,7 @@ def first_image(splits: DatasetDict) -> Any:
 def say(arguments: TrainingArguments, lines: list[str]) -> None:
     """Print lines, once however many processes there are."""
     if arguments.process_index == 0:
-        print(*lines, sep="\n", flush=True)
+        show(lines)
 
 
 def _closing(run: FinishedRun, output: str) -> list[str]:
@@ -155,7 +162,8 @@ def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
         ValueError: with the names that there are.
     """
     num_labels = len(splits["train"].features["label"].names)
-    metrics = ["loss", *compute_metrics(np.zeros((1, num_labels)), np.zeros(1, dtype=int), num_labels)]
+    one = np.zeros(1, dtype=int)
+    metrics = ["loss", *compute_metrics(Outcome(one, one, np.ones(1)), one, num_labels)]
     names = [f"validation_{metric}" for metric in metrics]
     if str(arguments.metric_for_best_model).removeprefix("eval_") not in names:
         raise ValueError(
@@ -188,8 +196,7 @@ def build_trainer(
         # Without it nothing says which checkpoint is best: end with the last.
         training.eval_strategy, training.load_best_model_at_end = "no", False
 
-    def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return compute_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids), len(label_names))
+    loss = classification_loss(training, arguments.data, train_split)
 
     trainer = ViTTrainer(
         model=model,
@@ -200,12 +207,25 @@ def build_trainer(
         stop=stop,
         eval_dataset={} if validation is None else {"validation": validation.with_transform(preprocessing(processor))},
         processing_class=processor,
-        compute_loss_func=classification_loss(training, arguments.data, train_split),
-        compute_metrics=metrics,
+        compute_loss_func=loss,
+        preprocess_logits_for_metrics=partial(kept_of, loss=loss, num_labels=len(label_names)),
+        compute_metrics=partial(metrics_of, num_labels=len(label_names)),
     )
     repeated = augmentation.repeated_augmentation
     more = [f"{repeated} variants of an image in a batch"] if repeated > 1 else []
     return trainer, [*vary, *on_batches.phrases, *more]
+
+
+def kept_of(logits: Tensor, labels: Tensor, *, loss: Callable[..., Tensor], num_labels: int) -> Any:
+    """What validation keeps of the logits of a batch: its outcome, and the loss of each image, (B,) all of them."""
+    losses = torch.vmap(lambda image, label: loss({"logits": image[None]}, label[None]))(logits, labels)
+    return *outcome_of(logits, labels, num_labels), losses
+
+
+def metrics_of(prediction: EvalPrediction, *, num_labels: int) -> dict[str, float]:
+    """The metrics of what validation kept."""
+    *outcome, _ = prediction.predictions  # and the losses
+    return compute_metrics(Outcome(*outcome), np.asarray(prediction.label_ids), num_labels)
 
 
 def classification_loss(training: TrainingArguments, data: DataArguments, train_split: Dataset) -> ClassificationLoss:
@@ -230,13 +250,14 @@ def finished_run(
     metrics = {
         f"{name}_{metric}": value
         for name, result in results.items()
-        for metric, value in compute_metrics(result.logits, result.labels, len(label_names)).items()
+        for metric, value in compute_metrics(result.outcome, result.labels, len(label_names)).items()
     }
     final = results.get("test") or results.get("validation")
     return FinishedRun.of(trainer, splits, recipe, metrics, label_names=label_names, results=final, **more)
 
 
 def predict_split(trainer: Trainer, name: str, dataset: Dataset, processor: BaseImageProcessor) -> SplitResults:
-    """The logits of a split, gathered from all processes."""
+    """What the model makes of a split, gathered from all processes."""
     output = trainer.predict(dataset.with_transform(preprocessing(processor)), metric_key_prefix=name)
-    return SplitResults(name, dataset, np.asarray(output.predictions), np.asarray(output.label_ids))
+    *outcome, _ = output.predictions  # and the losses
+    return SplitResults(name, dataset, Outcome(*outcome), np.asarray(output.label_ids))

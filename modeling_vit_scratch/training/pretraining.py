@@ -33,7 +33,7 @@ from .masking import BlockMasks, MaskedImages, block_pixels
 from .pictures import draw_losses
 from .recipes import recipe_of
 from .report import EpochReport, clock, plan
-from .run_folder import PICTURE, check_output_dir, claimed_output_dir, resume_point, write_checkpoint
+from .run_folder import PICTURE, check_output_dir, claimed_output_dir, draw_picture, resume_point, write_checkpoint
 from .run_images import ImagesOfRun, check_same_images, known_images, load_splits, remember
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
@@ -81,11 +81,11 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
         metrics = validation_metrics(trainer)
         more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None}
         run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
-        pictures = paint(trainer, processor)
+        write_checkpoint(trainer, run, sample=first_image(splits))
+        draw = partial(draw_pretraining, trainer.state.log_history, paint(trainer, processor))
         trainer.end_workers()
-        draw = partial(draw_pretraining, trainer.state.log_history, pictures)
-        write_checkpoint(trainer, run, sample=first_image(splits), draw=draw)
-    say(training, ["", *results_lines(None, run.metrics), "", *_closing(run, Path(str(training.output_dir)))])
+        closing = [*draw_picture(trainer, run, draw), *_closing(run, Path(str(training.output_dir)))]
+    say(training, ["", *results_lines(None, run.metrics), "", *closing])
     if training.push_to_hub:
         say(training, trainer.push_to_hub())
     return run.metrics
@@ -95,7 +95,7 @@ def _closing(run: FinishedRun, output: Path) -> list[str]:
     which = f"best {run.chosen_by}" if run.chosen_by else "the last one"
     return [
         f"trained    in {clock(run.seconds)}; checkpoint {output} ({which})",
-        f"picture    {output / PICTURE}",
+        *([f"picture    {output / PICTURE}"] if (output / PICTURE).exists() else []),
         f"fine-tune  vit-scratch train finetune --model {shlex.quote(str(output))} --data LABELLED",
     ]
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import SchedulerType
 from ..card import describe
 from ..data.streaming import ImageStream
 from ..machine import idle_gpus
+from ..text import show
 from .arguments import TrainingArguments
 
 # Class counts on one line up to this many classes; beyond, their range.
@@ -107,7 +108,7 @@ class EpochReport(TrainerCallback):
             if sentence not in self.unreadable:
                 self.unreadable.add(sentence)
                 with tqdm.external_write_mode():
-                    print(f"left out   {sentence}", flush=True)
+                    show([f"left out   {sentence}"])
 
     def on_step_end(self, args, state, control, **kwargs):
         """Move the bar."""

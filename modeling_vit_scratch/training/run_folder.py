@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import Trainer
 
 from ..data.columns import listed
 from ..data.images import read_image
+from ..folders import open_to_others
 from ..locking import locked
 from ..pushing import STATE
 from .arguments import TrainingArguments
@@ -50,6 +52,7 @@ RUN_FILES = (
     ADAPTER,
     CHECKED,
     INCOMPLETE,
+    f"{INCOMPLETE}-{PICTURE}",
     f"{INCOMPLETE_CHECKPOINT}-*",
     f"{LOCK}*",
     PICTURE,
@@ -244,9 +247,7 @@ def write_recipe(recipe: dict[str, Any], path: Path) -> None:
     path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def write_checkpoint(
-    trainer: Trainer, run: FinishedRun, sample: Any, draw: Callable[[Path], None] | None = None
-) -> None:
+def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
     """Write the final checkpoint, whole or not at all, beside the checkpoints of the run.
 
     Everything is written into a folder of its own first and then moved; `config.json`, without which nothing loads,
@@ -256,7 +257,6 @@ def write_checkpoint(
         trainer: after training.
         run: what the card says.
         sample: an image to try the checkpoint on, whatever `read_image` takes.
-        draw: what draws the picture of the run to a path, in place of that of a classifier.
     """
     output = Path(str(trainer.args.output_dir))
     staging = output / INCOMPLETE
@@ -267,12 +267,10 @@ def write_checkpoint(
         return
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same
     write_recipe(run.recipe, staging / RECIPE)
-    (staging / "all_results.json").write_text(json.dumps(run.metrics, indent=2) + "\n", encoding="utf-8")
+    (staging / "all_results.json").write_text(
+        json.dumps(run.metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
     trainer.state.save_to_json(str(staging / STATE))
-    if draw is not None:
-        draw(staging / PICTURE)
-    elif run.results is not None:
-        draw_training(trainer.state.log_history, run.results, staging / PICTURE)
     picture = read_image(sample)
     picture.thumbnail(SAMPLE_SIZE)
     picture.save(staging / SAMPLE)
@@ -281,9 +279,37 @@ def write_checkpoint(
     for name, content in run.adapter.items():
         (staging / ADAPTER / name).write_bytes(content)
     write_model_card(run, staging / "README.md")
+    open_to_others(staging)
     (output / "config.json").unlink(missing_ok=True)
     shutil.rmtree(output / ADAPTER, ignore_errors=True)  # of a run that was stopped right here
     for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, output / path.name)
     (output / CHECKED).unlink(missing_ok=True)
     staging.rmdir()
+
+
+def draw_picture(trainer: Trainer, run: FinishedRun, draw: Callable[[Path], None] | None = None) -> list[str]:
+    """Draw the picture of a run whose checkpoint is in place: nothing that goes wrong here takes that away.
+
+    Args:
+        trainer, run: those of `write_checkpoint`.
+        draw: what draws the picture to a path, in place of that of a classifier.
+
+    Returns:
+        A line that says why there is no picture, if it could not be drawn.
+    """
+    if draw is None and run.results is not None:
+        draw = partial(draw_training, trainer.state.log_history, run.results)
+    if draw is None or not trainer.is_world_process_zero():
+        return []
+    output = Path(str(trainer.args.output_dir))
+    incomplete = output / f"{INCOMPLETE}-{PICTURE}"
+    try:
+        draw(incomplete)
+        if incomplete.exists():
+            os.replace(incomplete, output / PICTURE)
+    except Exception as error:  # of whatever kind: it is but a picture
+        for path in (incomplete, output / PICTURE):  # that of a run before
+            path.unlink(missing_ok=True)
+        return [f"picture    none: it could not be drawn ({' '.join(str(error).split()) or type(error).__name__})"]
+    return []

@@ -9,6 +9,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
+from ..finite import check_weights
 from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
 from ..overrides import parse_overrides
@@ -107,7 +108,7 @@ def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
         auto_class: one of transformers', for the job of the model.
 
     Raises:
-        ValueError: if weights of the body are missing or of another size.
+        ValueError: if weights of the body are missing, of another size, or not finite.
     """
     model, report = load_model(
         start.source,
@@ -131,6 +132,7 @@ def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
             f"among them {wrong[0]}; do not override fields that change the body of a checkpoint (`vit-scratch import "
             "--image-size` fits one to another image size)."
         )
+    check_weights(model.base_model.named_parameters(body.rstrip(".")), f"the checkpoint {start.source}")
     return model, not absent
 
 

@@ -33,6 +33,7 @@ from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
+from ..folders import open_to_others
 from ..interruption import Interrupted, StopSignal, Vote
 from ..pushing import make_repository, push, push_lines
 from .arguments import TrainingArguments
@@ -303,10 +304,12 @@ class ViTTrainer(Trainer):
             output = super().evaluation_loop(*arguments, **options)
         if self.compute_loss_func is not None:
             # Transformers' is the mean of the batches, and those of several processes are filled up with images again.
-            logits, labels = map(torch.from_numpy, (output.predictions, output.label_ids))
-            metrics: Any = output.metrics
+            metrics, (*_, losses) = (
+                cast(Any, output.metrics),
+                cast(Any, output.predictions),
+            )  # of each image, at the end
             (name,) = (name for name in metrics if name.endswith("_loss"))
-            metrics[name] = self.compute_loss_func({"logits": logits}, labels).item()
+            metrics[name] = float(losses.mean(dtype=float))
         return output
 
     def _load_best_model(self) -> None:
@@ -379,6 +382,7 @@ class ViTTrainer(Trainer):
                 states: Any = self.state.stateful_callbacks
                 states[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / STATE))
+        open_to_others(folder)
 
     def _trained_weights(self, folder: str | Path) -> Path:
         return Path(folder) / TRAINED_WEIGHTS
