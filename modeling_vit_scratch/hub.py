@@ -62,6 +62,12 @@ def fetched(source: str, revision: str | None = None) -> Path:
     return Path(folder)
 
 
+def files_of(checkpoint: str | Path) -> list[Path]:
+    """The files of a checkpoint on this machine that loading it may read."""
+    patterns = [*CONFIGURATIONS, "processor_config.json", *SAFETENSORS, "*.py"]
+    return [file for pattern in patterns for file in Path(checkpoint).glob(pattern)]
+
+
 def check_revision(source: str, revision: str | None) -> None:
     """Refuse a revision of what lies on this machine.
 

@@ -20,7 +20,8 @@ def dry_run(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     from ..card import name_of
-    from ..folders import check_file
+    from ..folders import check_file, check_not_an_input
+    from ..hub import files_of
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
@@ -28,6 +29,8 @@ def dry_run(argv: list[str]) -> int:
 
     if options["output"] is not None:
         check_file(options["output"])
+        image_files = [] if options["image"] is None else [options["image"]]
+        check_not_an_input(options["output"], [*image_files, *files_of(options["model"])])
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     name = f"the preset {options['model']}" if is_preset(options["model"]) else name_of(options["model"])
     with stoppable():

@@ -66,8 +66,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     training = arguments.training
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
-    if checkpoint is None:
-        check_output_dir(training, recipe)
+    check_output_dir(training, recipe, checkpoint)
     splits, news = load_splits(arguments.data)
     label_names = splits["train"].features["label"].names
     if checkpoint is not None:

@@ -63,8 +63,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     settle(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
-    if checkpoint is None:
-        check_output_dir(training, recipe)
+    check_output_dir(training, recipe, checkpoint)
     splits, news = load_splits(arguments.data)
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model)
