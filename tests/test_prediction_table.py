@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pictures import noise
 from runs import Run, Service, contents, free_port, refused, vit_scratch
 
@@ -24,6 +25,15 @@ from modeling_vit_scratch.prediction import writing
 from modeling_vit_scratch.prediction.classifier import Prediction, predict
 from modeling_vit_scratch.prediction.writing import write_predictions
 from modeling_vit_scratch.presets import shipped_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tables of several processes are compared to the last digit, which depends on how many threads add up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +355,7 @@ def many(tmp_path_factory):
 
 
 SMALL_PARTS = "import modeling_vit_scratch.prediction.table as table; table.PART_SIZE = 10\n"
+SMALL_PARTS += "import torch; torch.set_num_threads(1)\n"
 
 
 @pytest.fixture(scope="module")
