@@ -1,10 +1,11 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Folders that are written whole or not at all, and whether a file or folder can be written."""
+"""Folders that are written whole or not at all; what can be written, and what is no command's to replace or delete."""
 
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +41,51 @@ def check_file(output: str | Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"--output {output} cannot be written: {error.strerror}.") from error
+
+
+def check_not_an_input(output: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse an output that is an input of the same command, or a folder that holds one, before any work is done.
+
+    Files are compared by what they are, not by their names: links of both kinds and a file system that takes capitals
+    for small letters are seen through.
+
+    Args:
+        output: a file or folder that the command replaces, if it is there.
+        inputs: files and folders that the command reads; what does not exist is none.
+
+    Raises:
+        ValueError: with both names.
+    """
+    ours = _status(output)
+    if ours is None:
+        return
+    for name in inputs:
+        found = _status(name)
+        if found is not None and os.path.samestat(ours, found):
+            raise ValueError(f"{output} would be overwritten, and is read ({name}): name another output.")
+        if stat.S_ISDIR(ours.st_mode) and found is not None and _holds(ours, Path(name)):
+            raise ValueError(f"{output} would be overwritten, and holds {name}, which is read: name another output.")
+
+
+def _holds(folder: os.stat_result, path: Path) -> bool:
+    """Whether a path, or what it leads to, lies in a folder."""
+    parents = {*path.absolute().parents, *path.resolve().parents}
+    return any((found := _status(parent)) is not None and os.path.samestat(folder, found) for parent in parents)
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):  # a name with a null byte, or too long, is no file's
+        return None
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

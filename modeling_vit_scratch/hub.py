@@ -126,6 +126,12 @@ def _settled(name: str, revision: str | None) -> tuple[str, str]:
     return broadcast_object_list([found])[0] if together else found
 
 
+def files_of(checkpoint: str | Path) -> list[Path]:
+    """The files of a checkpoint on this machine that loading it may read."""
+    patterns = [*CONFIGURATIONS, "processor_config.json", *SAFETENSORS, "*.py"]
+    return [file for pattern in patterns for file in Path(checkpoint).glob(pattern)]
+
+
 def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     """What the Hub has by these patterns, and the configuration and the card, in the cache."""
     return Path(snapshot_download(name, revision=revision, allow_patterns=[CARD, *CONFIGURATIONS, *patterns]))

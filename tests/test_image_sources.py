@@ -9,7 +9,7 @@ import pytest
 from pictures import encoded, noise
 
 from modeling_vit_scratch.data.images import BadImageError, read_image
-from modeling_vit_scratch.prediction.sources import ImageSources
+from modeling_vit_scratch.prediction.sources import ImageSources, file_states
 
 
 def picture(index: int) -> bytes:
@@ -103,3 +103,17 @@ def test_what_cannot_be_meant_is_said(tmp_path):
         with pytest.raises(ValueError, match=said) as refusal:
             ImageSources([str(tmp_path / name)])
         assert str(tmp_path / name) in str(refusal.value)
+
+
+def test_the_files_that_are_read_are_those_named_and_those_that_rows_lead_to(tmp_path):
+    (tmp_path / "elsewhere.png").write_bytes(picture(1))
+    images = [{"bytes": None, "path": str(tmp_path / "elsewhere.png")}, {"bytes": picture(2), "path": "x.png"}, None]
+    leading = write_parquet(tmp_path / "leading.parquet", 3, image=images)
+    whole = write_parquet(tmp_path / "whole.parquet", 2)
+    plain = write_parquet(tmp_path / "plain.parquet", 1, img=[picture(3)])
+    files = ImageSources([leading, str(tmp_path / "elsewhere.png"), whole, plain]).files()
+    elsewhere = str(tmp_path / "elsewhere.png")
+    assert files == [leading, elsewhere, "x.png", elsewhere, whole, plain]
+    states = file_states(files)
+    assert states[2] == ""  # it is not there
+    assert states[1] == f"{len(picture(1))} {(tmp_path / 'elsewhere.png').stat().st_mtime_ns}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pictures import noise
 from runs import Run, Service, contents, free_port, joining, refused, vit_scratch
 
@@ -21,6 +22,15 @@ from modeling_vit_scratch.prediction import table as prediction_table
 from modeling_vit_scratch.prediction import writing
 from modeling_vit_scratch.prediction.classifier import Prediction, predict
 from modeling_vit_scratch.prediction.writing import write_predictions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tables of several processes are compared to the last digit, which depends on how many threads add up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +243,101 @@ def test_tables_that_differ_by_their_suffix_have_lists_of_their_own(checkpoint, 
     assert (tmp_path / "table.csv.skipped.csv").exists()
 
 
+# What is not this command's to replace or delete
+
+
+def table_of(path, *files):
+    """A parquet file of images."""
+    images = [{"bytes": Path(file).read_bytes(), "path": None} for file in files]
+    pd.DataFrame({"image": images}).to_parquet(path)
+    return path
+
+
+LINKS = {
+    "itself": lambda path, output: output,
+    "a link": lambda path, output: output.symlink_to(path) or output,
+    "a hard link": lambda path, output: output.hardlink_to(path) or output,
+}
+
+
+@pytest.mark.parametrize("link", list(LINKS))
+def test_a_table_never_replaces_the_images_that_it_is_of(checkpoint, digits, tmp_path, link):
+    images = table_of(tmp_path / "images.parquet", digits / "00.png")
+    output = images if link == "itself" else LINKS[link](images, tmp_path / "table.parquet")
+    before = contents(tmp_path)
+    for given in (images, tmp_path, tmp_path / "*.parquet"):
+        line = refused("predict", checkpoint, given, "--output", output)
+        assert f"{output} would be overwritten, and is read (" in line
+        assert line.endswith("): name another output.")
+    assert contents(tmp_path) == before
+
+
+def test_a_table_may_lie_among_the_images_and_is_replaced_there(checkpoint, digits, tmp_path):
+    shutil.copy(digits / "00.png", tmp_path)
+    for _ in range(2):
+        assert vit_scratch("predict", checkpoint, tmp_path, "--output", tmp_path / "table.csv").status == 0
+    assert sorted(os.listdir(tmp_path)) == ["00.png", "table.csv"]
+
+
+@pytest.mark.parametrize("name", ["image", "text", "link", "empty"])
+def test_a_file_where_bad_images_are_listed_is_left_if_it_is_no_such_list(checkpoint, digits, tmp_path, name):
+    place, notes = tmp_path / "table.csv.skipped.csv", tmp_path / "notes"
+    notes.write_text("file,reason\nmine,mine\n")
+    {
+        "image": lambda: shutil.copy(digits / "00.png", place),
+        "text": lambda: place.write_text("file,reason,remark\n"),
+        "link": lambda: place.symlink_to(notes),
+        "empty": place.touch,
+    }[name]()
+    before = contents(tmp_path)
+    for images in (digits / "00.png", place):
+        line = refused("predict", checkpoint, images, "--output", tmp_path / "table.csv")
+        assert f"{place} is where images that cannot be read are listed, and holds something else: move it" in line
+    assert contents(tmp_path) == before
+    assert place.is_symlink() == (name == "link")
+
+
+def test_a_folder_where_parts_go_is_left_if_it_is_somebody_elses(checkpoint, digits, tmp_path):
+    table, elsewhere = tmp_path / "table.csv", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folders = {
+        "notes.txt": lambda place: place.mkdir() or (place / "notes.txt").write_text("mine"),
+        "plan.json": lambda place: place.mkdir() or (place / "plan.json").write_text('{"tomorrow": "work"}'),
+        "no JSON": lambda place: place.mkdir() or (place / "plan.json").write_text("work"),
+        "a part": lambda place: place.mkdir() or (place / "00000000.jsonl").write_text("mine"),
+        "a link": lambda place: place.symlink_to(elsewhere),
+        "a file": lambda place: place.write_text("mine"),
+    }
+    for number, make in enumerate(folders.values()):
+        table = tmp_path / f"{number}.csv"
+        make(Path(f"{table}.parts"))
+        before = contents(tmp_path)
+        line = refused("predict", checkpoint, digits, "--output", table)
+        assert f"{table}.parts is where the parts of {table} go, and is something else: move it, or name" in line
+        assert contents(tmp_path) == before
+
+
+def test_what_others_put_among_the_parts_stays(checkpoint, digits, tmp_path, monkeypatch):
+    write, parts = prediction_table.Parts.to_table, tmp_path / "table.csv.parts"
+
+    def noting(self):
+        (parts / "notes.jsonl").write_text("mine")
+        return write(self)
+
+    monkeypatch.setattr(prediction_table.Parts, "to_table", noting)
+    assert vit_scratch("predict", checkpoint, digits, "--output", tmp_path / "table.csv").status == 0
+    assert contents(parts).keys() == {"notes.jsonl"}
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(checkpoint, digits, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "table.csv.parts").mkdir()
+    (tmp_path / "table.csv.parts" / "lock").symlink_to(tmp_path / "notes")
+    line = refused("predict", checkpoint, digits, "--output", tmp_path / "table.csv")
+    assert f"{tmp_path / 'table.csv.parts' / 'lock'} is where a lock goes, and is something else: move it." in line
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 # Many images
 
 
@@ -247,6 +352,7 @@ def many(tmp_path_factory):
 
 
 SMALL_PARTS = "import modeling_vit_scratch.prediction.table as table; table.PART_SIZE = 10\n"
+SMALL_PARTS += "import torch; torch.set_num_threads(1)\n"
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +420,33 @@ def test_what_was_begun_otherwise_is_not_mixed_in(checkpoint, many, tmp_path, ch
     assert contents(tmp_path) == before
 
 
+def begun(command, tmp_path):
+    """Begin a table and be killed after its fourth part of ten images."""
+    assert Run(command, tmp_path, before=SMALL_PARTS + DYING).end().status == -signal.SIGKILL
+
+
+def test_images_that_changed_are_not_mixed_with_what_they_were(checkpoint, many, tmp_path):
+    images = shutil.copytree(many, tmp_path / "images")
+    command, parts = table_command(checkpoint, images, tmp_path / "table.csv"), tmp_path / "table.csv.parts"
+    begun(command, tmp_path)
+    shutil.copy(images / "001.png", images / "000.png")
+    what_to_do = f"changed since the predictions in {parts} were begun: delete that folder to start over, or name"
+    assert f"{images / '000.png'} has {what_to_do} another --output." in refused(*command)
+    (images / "098.png").write_bytes(b"")
+    assert f"{images / '000.png'} and 1 more have {what_to_do}" in refused(*command)
+    shutil.rmtree(parts)
+    assert vit_scratch(*command).status == 1
+    assert not parts.exists()
+
+
+def test_a_parquet_file_that_changed_is_not_mixed_with_what_it_was(checkpoint, many, tmp_path):
+    images = table_of(tmp_path / "images.parquet", *sorted(many.iterdir()))
+    command = table_command(checkpoint, images, tmp_path / "table.csv")
+    begun(command, tmp_path)
+    os.utime(images, ns=(1, 1))
+    assert f"{images} has changed since the predictions in" in refused(*command)
+
+
 def test_another_checkpoint_is_noticed(checkpoint, many, tmp_path):
     other = shutil.copytree(checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("checkpoint-*"))
     command = table_command(other, many, tmp_path / "table.csv")
@@ -338,7 +471,7 @@ def test_several_processes_share_the_images_out_without_overlap(checkpoint, many
     assert f"99 images written to {table}, 1 skipped ({skipped})\n" in done[0].out, done
     assert table.read_text() == expected
     wrote = [(tmp_path / f"wrote-{rank}.txt").read_text().split() for rank in range(2)]
-    shares = [[name for name in names if name != "plan.json"] for names in wrote]
+    shares = [[name for name in names if name.endswith(".jsonl")] for names in wrote]
     assert [len(share) for share in shares] == [5, 5]
     assert sorted(shares[0] + shares[1]) == [f"{number:08}.jsonl" for number in range(10)]
 

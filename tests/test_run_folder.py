@@ -16,7 +16,7 @@ from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_w
 from modeling_vit_scratch.data import checking
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.report import EpochReport
-from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE
+from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE, checkpoints_in, rotate_checkpoints
 
 CHOOSE = "choose another --output_dir"
 
@@ -106,6 +106,54 @@ def test_a_run_that_is_refused_overwrites_nothing(command, finished, flag):
     before = contents(finished)
     refused(*command, f"--output_dir={finished}", "--overwrite_output_dir", flag)
     assert contents(finished) == before
+
+
+@pytest.mark.parametrize("model", ["", "/", "/checkpoint-80", "/../finished", "/../link"])
+def test_a_run_never_overwrites_the_model_that_it_begins_with(command, finished, tmp_path, model):
+    (tmp_path / "link").symlink_to(finished)
+    before = contents(finished)
+    for flag in "--overwrite_output_dir", "--resume_from_checkpoint=true":
+        line = refused(*command, f"--model={finished}{model}", f"--output_dir={finished}", flag)
+        assert f"{finished} would be overwritten, and " in line
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("place", ["runs", "runs/*/000.png", "runs/../runs"])
+@pytest.mark.parametrize("verb", ["train", "pretrain"])
+def test_a_run_never_overwrites_its_images(command, finished, verb, place):
+    classes_of_pictures(finished / "runs")  # of which a run may make one itself
+    before = contents(finished)
+    begin = command if verb == "train" else ("pretrain", "pretrain-masked")
+    line = refused(*begin, f"--data={finished / place}", f"--output_dir={finished}", "--overwrite_output_dir")
+    assert f"{finished} would be overwritten, and holds {finished}/runs" in line
+    assert contents(finished) == before
+
+
+def test_a_copy_of_a_checkpoint_is_somebody_elses(command, finished):
+    (finished / "checkpoint-80-copy").mkdir()
+    line = refused(*command, f"--output_dir={finished}", "--overwrite_output_dir")
+    assert f"{finished} is not overwritten: it holds checkpoint-80-copy, which no run wrote." in line
+
+
+def test_only_checkpoints_of_the_run_are_rotated(tmp_path):
+    for name in ("2", "10", "9", "100", "3-copy", "best"):
+        (tmp_path / f"checkpoint-{name}").mkdir()
+    for limit, left in (None, "2 9 10 100"), (3, "2 10 100"), (1, "2 100"), (1, "2 100"):
+        rotate_checkpoints(str(tmp_path), limit, str(tmp_path / "checkpoint-2"))
+        names = [path.name.split("-")[1] for path in checkpoints_in(tmp_path)]
+        assert " ".join(names) == left
+    assert (tmp_path / "checkpoint-3-copy").is_dir()
+    assert (tmp_path / "checkpoint-best").is_dir()
+
+
+def test_a_checkpoint_of_another_folder_gives_no_leave_to_write_over_files(command, finished, tmp_path, monkeypatch):
+    interrupted(command, tmp_path / "run", monkeypatch, after=1)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "README.md").write_text("mine")
+    flags = (f"--resume_from_checkpoint={tmp_path / 'run' / 'checkpoint-1'}", f"--output_dir={project}")
+    assert f"{project} is not empty: {CHOOSE}." in refused(*command, *flags)
+    assert (project / "README.md").read_text() == "mine"
 
 
 def test_what_a_run_leaves_is_what_a_run_may_overwrite(finished):

@@ -21,7 +21,8 @@ def dry_run(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     from ..card import name_of
-    from ..folders import check_file
+    from ..folders import check_file, check_not_an_input
+    from ..hub import files_of
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
@@ -29,6 +30,8 @@ def dry_run(argv: list[str]) -> int:
 
     if options["output"] is not None:
         check_file(options["output"])
+        image_files = [] if options["image"] is None else [options["image"]]
+        check_not_an_input(options["output"], [*image_files, *files_of(options["model"])])
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     with stoppable():
         trusted = options.pop("trust_remote_code")

@@ -2,6 +2,7 @@
 """The images that names on a command line mean: files, folders, patterns and parquet files, one after another."""
 
 import glob
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -34,6 +35,10 @@ class ImageFiles:
     def name(self, row: int) -> str:
         """What an image is called in a table."""
         return self.paths[row]
+
+    def files(self) -> list[str]:
+        """The files that are read."""
+        return self.paths
 
     def identity(self) -> str:
         """What says whether other images are meant."""
@@ -93,9 +98,26 @@ class ParquetImages:
         """What an image is called in a table: the file and the number of its row, from 0 on."""
         return f"{self.path}#{row}"
 
+    def files(self) -> list[str]:
+        """The files that are read: this one, and those in which images lie of which it holds only the paths."""
+        with pq.ParquetFile(self.path) as file:
+            columns = [file.schema.column(index).path for index in range(len(file.schema))]
+            content, place = f"{self.column}.bytes", f"{self.column}.path"
+            if content not in columns or place not in columns or not self._may_lack(file, columns.index(content)):
+                return [self.path]
+            paths = file.read([place]).column(self.column).combine_chunks().field("path")
+        return [self.path, *(path for path in paths.unique().to_pylist() if path)]
+
+    @staticmethod
+    def _may_lack(file: pq.ParquetFile, column: int) -> bool:
+        """Whether a column may have rows without a value."""
+        groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+        found = [group.column(column).statistics for group in groups]
+        return any(item is None or not item.has_null_count or item.null_count for item in found)
+
     def identity(self) -> str:
         """What says whether other images are meant."""
-        return f"{self.path} {self.column} {len(self)} {Path(self.path).stat().st_mtime_ns}"
+        return f"{self.path} {self.column} {len(self)}"
 
 
 class ImageSources:
@@ -160,6 +182,22 @@ class ImageSources:
         source, row = self._place(number)
         return source.name(row)
 
+    def files(self) -> list[str]:
+        """The files that are read, in order."""
+        return [file for source in self.sources for file in source.files()]
+
     def identity(self) -> str:
-        """What says whether other images are meant; of files it is their names, not what is in them."""
+        """What says whether other images are meant, by their names; what is in the files says `file_states`."""
         return "\n".join(source.identity() for source in self.sources)
+
+
+def file_states(files: Sequence[str]) -> list[str]:
+    """Size and time of each file, which say whether it was changed; an empty text for one that is not there."""
+    states = []
+    for file in files:
+        try:
+            status = os.stat(file)
+            states.append(f"{status.st_size} {status.st_mtime_ns}")
+        except OSError:
+            states.append("")
+    return states

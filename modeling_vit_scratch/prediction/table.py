@@ -5,13 +5,12 @@ Until all images are done, the predictions lie beside the table in a folder of p
 written whole. The table is made of them at the end, and the folder goes.
 """
 
-import csv
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,15 +23,16 @@ from tqdm.auto import tqdm
 from ..data.images import BadImageError
 from ..hub import Checkpoint
 from ..locking import locked
-from ..text import for_csv, for_table
+from ..text import for_table
 from .classifier import Classifier, Prediction, batches_of
-from .sources import ImageSources
-from .writing import check_output, write_predictions
+from .sources import ImageSources, file_states
+from .writing import check_bad_list, check_inputs_stay, check_output, write_bad_list, write_predictions
 
 # Images of a part, rounded up to whole batches.
 PART_SIZE = 1024
-PLAN = "plan.json"
-LOCK = "lock"
+# In the folder of the parts: what the predictions depend on; the states of the files that they are of; parts.
+PLAN, STATES, LOCK = "plan.json", "files.txt", "lock"
+OURS = re.compile(r"lock|(plan\.json|files\.txt|\d{8,}\.jsonl)(\.\d+\.incomplete)?")
 # As long may one process wait for the slowest one.
 PATIENCE = timedelta(weeks=4)
 
@@ -79,17 +79,21 @@ def predict_table(
     """
     check_output(output)
     sources = ImageSources(images, image_column_name)
+    files = sources.files()
+    check_inputs_stay(output, files)
+    states = file_states(files)
     options: dict[str, Any] = {"precision": precision, "token_merging": token_merging}
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     classifier = Classifier(checkpoint, state.device, revision=revision, trust_remote_code=trust_remote_code, **options)
     plan = {
-        "images": hashlib.sha256(sources.identity().encode("utf-8", "surrogateescape")).hexdigest(),
+        "images": _digest(sources.identity()),
+        "files": _digest("\n".join(states)),
         "checkpoint": _identity(classifier.checkpoint),
         "top_k": top_k,
         **options,
     }
     part_size = -(-PART_SIZE // batch_size) * batch_size
-    parts = Parts(output, plan, len(sources), part_size)
+    parts = Parts(output, plan, len(sources), part_size, dict(zip(files, states, strict=True)))
     written = None
     with parts.claimed(state):
         if state.is_main_process and parts.num_done():
@@ -131,6 +135,10 @@ def _predict_parts(
                 results = []
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _identity(checkpoint: Checkpoint) -> list[Any]:
     """What says whether a checkpoint is another one; of files, their sizes and times, not what is in them."""
     if checkpoint.commit is not None:
@@ -148,27 +156,75 @@ class Parts:
         plan: what the predictions depend on.
         num_images: how many images there are.
         part_size: images of a part, unless parts of another size were begun.
+        files: the files that are read, and their states.
 
     Raises:
-        ValueError: if parts of another plan were begun.
+        ValueError: if parts of another plan were begun, or of other states of the files; or if what is there by the
+            name of the folder is not ours.
     """
 
-    def __init__(self, output: str, plan: dict[str, Any], num_images: int, part_size: int):
+    def __init__(self, output: str, plan: dict[str, Any], num_images: int, part_size: int, files: dict[str, str]):
         self.output = output
         self.table = os.path.realpath(output)  # a link stays one
         self.folder = Path(f"{self.table}.parts")
         self.num_images = num_images
+        self.files = files
         self.plan = plan | {"part_size": part_size}
-        if (self.folder / PLAN).is_file():
-            before = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
-            other = [name for name in plan if before.get(name) != plan[name]]
-            if other:
-                raise ValueError(
-                    f"{self.folder} holds predictions that were begun with other settings ({', '.join(other)}): delete "
-                    "it, or name another --output."
-                )
+        before = self._begun()
+        if before is not None:
+            self._check_same(before, plan)
             self.plan = before
         self.count = -(-num_images // self.plan["part_size"])
+
+    def _begun(self) -> dict[str, Any] | None:
+        """The plan of the parts that were begun, if some were.
+
+        Raises:
+            ValueError: if what is there by the name of the folder is not ours.
+        """
+        if not os.path.lexists(self.folder):
+            return None
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            with suppress(OSError, ValueError):
+                plan = json.loads((self.folder / PLAN).read_text(encoding="utf-8"))
+                if isinstance(plan, dict) and {"images", "checkpoint", "part_size"} <= plan.keys():
+                    return plan
+            names = os.listdir(self.folder)
+            # One that was killed before its first part has no plan.
+            if PLAN not in names and all(OURS.fullmatch(name) and not name.endswith(".jsonl") for name in names):
+                return None
+        raise ValueError(
+            f"{self.folder} is where the parts of {self.output} go, and is something else: move it, or name another "
+            "--output."
+        )
+
+    def _check_same(self, before: dict[str, Any], plan: dict[str, Any]) -> None:
+        """Refuse to go on with parts of another plan.
+
+        Raises:
+            ValueError: with what is different.
+        """
+        other = [name for name in plan if before.get(name) != plan[name]]
+        if other == ["files"] and (changed := self._changed()):
+            more = f" and {len(changed) - 1:,} more have" if len(changed) > 1 else " has"
+            raise ValueError(
+                f"{changed[0]}{more} changed since the predictions in {self.folder} were begun: delete that folder to "
+                "start over, or name another --output."
+            )
+        other = [name for name in other if name != "files" or len(other) == 1]  # other images are in other files
+        if other:
+            raise ValueError(
+                f"{self.folder} holds predictions that were begun with other settings ({', '.join(other)}): delete "
+                "it, or name another --output."
+            )
+
+    def _changed(self) -> list[str]:
+        """The files whose states are not those that were noted."""
+        try:
+            noted = (self.folder / STATES).read_text(encoding="utf-8").split("\n")
+        except OSError:
+            return []
+        return [file for (file, state), before in zip(self.files.items(), noted, strict=False) if state != before]
 
     @contextmanager
     def claimed(self, state: PartialState) -> Iterator[None]:
@@ -210,13 +266,16 @@ class Parts:
             what = {"error": str(item)} if isinstance(item, BadImageError) else {"l": item.labels, "s": item.scores}
             lines.append(json.dumps({"file": for_table(sources.name(index)), **what}, allow_nan=False) + "\n")
         if not (self.folder / PLAN).is_file():
+            self._write(self.folder / STATES, "\n".join(self.files.values()))
             self._write(self.folder / PLAN, json.dumps(self.plan, allow_nan=False))
         self._write(self._file(number), "".join(lines))
 
     def _write(self, path: Path, text: str) -> None:
         incomplete = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
         try:
-            incomplete.write_text(text, encoding="utf-8")
+            incomplete.unlink(missing_ok=True)
+            with incomplete.open("x", encoding="utf-8") as file:  # which follows no link
+                file.write(text)
             os.replace(incomplete, path)
         except OSError as error:
             incomplete.unlink(missing_ok=True)
@@ -240,13 +299,21 @@ class Parts:
         """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
         bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
         good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
-        bad_list = f"{self.table}.skipped.csv"
+        check_bad_list(self.table)
         predicted = write_predictions(good, self.table)
-        if bad:
-            with open(bad_list, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([("file", "reason"), *(map(for_csv, row) for row in bad)])
-        elif os.path.exists(bad_list):
-            os.remove(bad_list)  # of a table that this one has replaced
-        shutil.rmtree(self.folder, ignore_errors=True)  # another command for the same table may be doing so
-        shown = bad_list if os.path.isabs(self.output) else os.path.relpath(bad_list)
-        return Written(predicted, len(bad), shown if bad else None)
+        bad_list = write_bad_list(bad, self.table)
+        self._clear()
+        if bad_list is not None and not os.path.isabs(self.output):
+            bad_list = os.path.relpath(bad_list)
+        return Written(predicted, len(bad), bad_list)
+
+    def _clear(self) -> None:
+        """Delete the parts, the plan last, without which they would not be known as ours; what others put there stays.
+
+        Another command for the same table may be doing so.
+        """
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.folder), key=PLAN.__eq__):
+                if OURS.fullmatch(name):
+                    (self.folder / name).unlink(missing_ok=True)
+            self.folder.rmdir()

@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Tables of predictions as files: lines of JSON, CSV or parquet, written as the predictions come."""
 
+import csv
 import json
 import os
 import tempfile
@@ -12,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..folders import check_file
+from ..folders import check_file, check_not_an_input
 from ..text import for_csv, for_table
 from .classifier import Prediction
 
@@ -43,6 +44,10 @@ def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
 
 
+# The list of the images that could not be read, beside the table: the end of its name, and its columns.
+BAD_LIST = ".skipped.csv"
+BAD_LIST_COLUMNS = ("file", "reason")
+
 OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
 
 
@@ -55,6 +60,60 @@ def check_output(path: str) -> None:
     if Path(path).suffix not in OUTPUT_WRITERS:
         raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
     check_file(path)
+    check_bad_list(os.path.realpath(path))
+
+
+def check_bad_list(path: str) -> None:
+    """Refuse a file that lies where the list of bad images of a table goes and is no such list.
+
+    Raises:
+        ValueError: naming it.
+    """
+    place = f"{path}{BAD_LIST}"
+    if not os.path.lexists(place):
+        return
+    header = ",".join(BAD_LIST_COLUMNS).encode()
+    ours = os.path.isfile(place) and not os.path.islink(place)
+    if ours:
+        with open(place, "rb") as file:
+            ours = file.readline(len(header) + 2).rstrip(b"\r\n") == header
+    if not ours:
+        raise ValueError(
+            f"{place} is where images that cannot be read are listed, and holds something else: move it, or name "
+            "another --output."
+        )
+
+
+def check_inputs_stay(path: str, inputs: list[str]) -> None:
+    """Refuse a table that is a file which is read, or whose list of bad images is.
+
+    Raises:
+        ValueError: with both names.
+    """
+    check_not_an_input(path, inputs)
+    check_not_an_input(f"{os.path.realpath(path)}{BAD_LIST}", inputs)
+
+
+def write_bad_list(bad: list[tuple[str, str]], path: str) -> str | None:
+    """Write the list of the bad images of a table, or delete that of a table which this one has replaced.
+
+    Returns:
+        The file, if there are any.
+
+    Raises:
+        ValueError: if there is another file in its place.
+    """
+    check_bad_list(path)
+    place = f"{path}{BAD_LIST}"
+    if not bad:
+        Path(place).unlink(missing_ok=True)
+        return None
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        incomplete = os.path.join(folder, "incomplete")
+        with open(incomplete, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([BAD_LIST_COLUMNS, *(map(for_csv, row) for row in bad)])
+        os.replace(incomplete, place)
+    return place
 
 
 def write_predictions(predictions: Iterable[Prediction], path: str) -> int:

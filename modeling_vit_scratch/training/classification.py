@@ -71,8 +71,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     settle_metric(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
-    if checkpoint is None:
-        check_output_dir(training, recipe)
+    check_output_dir(training, recipe, checkpoint)
     images = load_splits(arguments.data, known=known_images(training))
     splits, label_names = images.splits, images.splits["train"].features["label"].names
     if checkpoint is not None:

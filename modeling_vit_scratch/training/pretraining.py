@@ -59,8 +59,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     settle(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
-    if checkpoint is None:
-        check_output_dir(training, recipe)
+    check_output_dir(training, recipe, checkpoint)
     images = load_splits(arguments.data, labelled=False, known=known_images(training))
     splits = images.splits
     set_seed(training.seed)

@@ -1,8 +1,10 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The folder of a run: may it be written, where does an interrupted run go on, and the checkpoint at the end."""
 
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,8 +22,9 @@ from transformers import Trainer
 
 from ..data.columns import listed
 from ..data.images import read_image
-from ..folders import open_to_others
+from ..folders import check_not_an_input, delete, open_to_others
 from ..locking import locked
+from ..presets import is_preset
 from ..pushing import STATE
 from .arguments import TrainingArguments
 from .card import FinishedRun, write_model_card
@@ -45,7 +48,8 @@ RUN_FILES = (
     "checkpoint-*",
     "config.json",
     "*_vit_scratch.py",
-    "model*.safetensors",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
     "model.safetensors.index.json",
     "preprocessor_config.json",
     "runs",
@@ -60,6 +64,9 @@ RUN_FILES = (
     SAMPLE,
     STATE,
 )
+
+
+CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 
 
 def resume_point(arguments: TrainingArguments, recipe: dict[str, Any]) -> str | None:
@@ -83,8 +90,8 @@ def resume_point(arguments: TrainingArguments, recipe: dict[str, Any]) -> str | 
         if not _can_go_on(Path(resume)):
             raise ValueError(f"{resume} is no checkpoint to resume from: name a folder checkpoint-<step> of a run.")
         return str(resume)
-    checkpoints = [path for path in output.glob("checkpoint-[0-9]*") if _can_go_on(path)]
-    last = str(max(checkpoints, key=lambda path: int(path.name.split("-")[1]))) if checkpoints else None
+    checkpoints = [path for path in checkpoints_in(output) if _can_go_on(path)]
+    last = str(checkpoints[-1]) if checkpoints else None
     if resume is None:
         return last if _was_interrupted(output, recipe) else None
     if last is None:
@@ -129,13 +136,38 @@ def _begun(output: Path) -> dict[str, Any] | None:
 
 def _foreign(output: Path) -> list[str]:
     """What lies in a folder that no run writes."""
-    names = sorted(path.name for path in output.iterdir())
-    return [name for name in names if not any(fnmatch(name, pattern) for pattern in RUN_FILES)]
+    return [name for name in sorted(os.listdir(output)) if not _is_ours(name)]
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is one that a run gives; `checkpoint-best` is a copy that somebody keeps."""
+    if name.startswith("checkpoint-"):
+        return CHECKPOINT.fullmatch(name) is not None
+    return any(fnmatch(name, pattern) for pattern in RUN_FILES)
 
 
 def _can_go_on(checkpoint: Path) -> bool:
     """Whether a folder holds a state of training; it is written last, so an interrupted checkpoint has none."""
     return all((checkpoint / name).is_file() for name in ("scheduler.pt", STATE))
+
+
+def checkpoints_in(output: Path) -> list[Path]:
+    """The checkpoints of a run in their order; `checkpoint-7-copy`, which transformers takes for one, is somebody's."""
+    found = {path: CHECKPOINT.fullmatch(path.name) for path in output.glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match is not None}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def rotate_checkpoints(output_dir: str, save_total_limit: int | None, best_model_checkpoint: str | None) -> None:
+    """Delete the oldest checkpoints of a run beyond a number of them, but for the best one and the last."""
+    checkpoints = checkpoints_in(Path(output_dir))
+    if not checkpoints or (save_total_limit or 0) <= 0:
+        return
+    kept = {checkpoints[-1], Path(best_model_checkpoint or "")}
+    others = [path for path in checkpoints if path not in kept]
+    most = max(save_total_limit or 0, len(checkpoints) - len(others))
+    for path in others[: max(len(checkpoints) - most, 0)]:
+        delete(path)
 
 
 def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
@@ -153,15 +185,20 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
         )
 
 
-def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> None:
+def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], checkpoint: str | None) -> None:
     """Make sure, without writing anything, that the output folder can take this run.
 
-    It can if there is nothing in it, or what this very run left when it was interrupted before its first checkpoint.
+    It can if there is nothing in it, or the checkpoint from which this run goes on, or what this very run left when it
+    was interrupted before its first one.
 
     Raises:
-        ValueError: if the folder cannot be written, holds another run that is not to be overwritten, or anything else.
+        ValueError: if the folder cannot be written, holds the model or the data, another run that is not to be
+            overwritten, or anything else.
     """
     output = Path(arguments.output_dir or "")
+    check_not_an_input(output, _inputs(recipe))
+    if checkpoint is not None and Path(checkpoint).resolve().parent == output.resolve():
+        return
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -190,6 +227,15 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any]) -> No
         )
 
 
+def _inputs(recipe: dict[str, Any]) -> list[str]:
+    """The files and folders that the model and the data of a run may be."""
+    model, data = str(recipe["model"]), os.path.expanduser(str(recipe["data"]))
+    return [
+        *([] if is_preset(model) else [model]),
+        *([] if data == "digits" else [data, *glob.glob(data)]),
+    ]
+
+
 @contextmanager
 def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> Iterator[None]:
     """Make the output folder or empty it, note in it which run it belongs to, and keep other runs out meanwhile.
@@ -209,8 +255,8 @@ def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, 
     with locked(output / LOCK, arguments.distributed_state, holds):
         if arguments.process_index == 0:
             for path in output.iterdir():
-                if path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                if _is_ours(path.name) and path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
+                    delete(path)
             write_recipe(recipe, output / INCOMPLETE)
             os.replace(output / INCOMPLETE, output / RECIPE)
         arguments.distributed_state.wait_for_everyone()

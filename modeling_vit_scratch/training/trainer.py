@@ -27,13 +27,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
-from ..folders import open_to_others
+from ..folders import delete, open_to_others
 from ..interruption import Interrupted, StopSignal, Vote
 from ..pushing import make_repository, push, push_lines
 from .arguments import TrainingArguments
@@ -41,7 +40,7 @@ from .averaging import WeightAverage
 from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
-from .run_folder import INCOMPLETE_CHECKPOINT, STATE
+from .run_folder import INCOMPLETE_CHECKPOINT, STATE, rotate_checkpoints
 from .sharding import check_checkpoint, check_plugin, keep_origin, local
 
 logger = logging.getLogger(__name__)
@@ -352,8 +351,7 @@ class ViTTrainer(Trainer):
             ) from error
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            if (output / name).exists():
-                shutil.rmtree(output / name)  # of a run that was resumed from an earlier one
+            delete(output / name)  # of a run that was resumed from an earlier one
             os.replace(incomplete, output / name)
             rotate_checkpoints(
                 output_dir=str(output),
