@@ -485,6 +485,7 @@ def test_an_export_to_transformers_computes_the_same(ours, tmp_path):
     assert (result.status, result.err) == (0, "")
     assert result.lines[0] == "became     transformers' ViTForImageClassification"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",

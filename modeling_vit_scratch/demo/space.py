@@ -13,10 +13,11 @@ from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..card import license_of
+from ..card import inherited
 from ..folders import check_new_folder, new_folder
 from ..hub import CONFIGURATIONS, SAFETENSORS, is_hub_id
 from ..presets import PACKAGE, shipped_path
+from ..publishing_vit_scratch import LICENSE_TERMS
 from ..text import for_markdown
 from .page import example_files, load_answers
 
@@ -89,7 +90,7 @@ def write_space(
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id), encoding="utf-8")
+        (folder / "README.md").write_text(_card(answers.title, checkpoint, hub_id, revision), encoding="utf-8")
     return [
         f"written    {output}",
         *([f"examples   {', '.join(shown)}: delete from {output}/examples what is not for everyone"] if shown else []),
@@ -143,7 +144,8 @@ def _requirements(extra: str) -> list[str]:
     return [f"{name}=={Version(version(name)).public}" for name in names]
 
 
-def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
+def _card(title: str, checkpoint: str, hub_id: str | None, revision: str | None) -> str:
+    terms = inherited(checkpoint, revision)
     metadata = SpaceCardData(
         title=title,
         emoji="🔎",
@@ -154,7 +156,7 @@ def _card(title: str, checkpoint: str, hub_id: str | None) -> str:
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         models=None if hub_id is None else [hub_id],
-        license=license_of(checkpoint).get("license"),
+        **{name: terms[name] for name in LICENSE_TERMS if name in terms},
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (

@@ -5,11 +5,8 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-
-from .. import __version__
-from ..card import metadata_of, named_labels
-from ..hub import is_hub_id
+from ..card import header, inherited, named_labels, render
+from ..publishing_vit_scratch import CARD
 from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -28,6 +25,7 @@ class Facts:
         format: the export's.
         file: its name.
         checkpoint: what was exported, a folder or a Hub id.
+        revision: branch, tag or commit of a Hub id.
         source: its name for others.
         what: kind and size of the model.
         input_shape, output_shape: of the file.
@@ -42,6 +40,7 @@ class Facts:
     format: str
     file: str
     checkpoint: str
+    revision: str | None
     source: str
     what: str
     input_shape: str
@@ -56,23 +55,22 @@ class Facts:
 
 def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) -> None:
     """Render the template into the README.md of a folder that holds the exported file."""
-    before = metadata_of(facts.checkpoint)
     is_onnx = facts.format != "torch-export"
-    base_model = facts.checkpoint if is_hub_id(facts.checkpoint) else before.get("base_model")
-    metadata = ModelCardData(
-        model_name=name,
-        library_name="onnx" if is_onnx else "pytorch",
-        pipeline_tag="image-classification",
-        tags=["vit-scratch", "vision-transformer", *(["onnx"] if is_onnx else [])],
-        base_model=base_model,
-        license=before.get("license"),
-    )
-    if base_model and facts.format == "onnx-int8":
-        metadata["base_model_relation"] = "quantized"
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(TEMPLATE),
-        **{name: value for name, value in vars(facts).items() if name != "source"},
+    terms = inherited(facts.checkpoint, facts.revision)
+    base_model = terms.get("base_model")
+    relation = {"base_model_relation": "quantized"} if base_model and facts.format == "onnx-int8" else {}
+    render(
+        header(
+            name,
+            classifies=True,
+            terms=terms,
+            library="onnx" if is_onnx else "pytorch",
+            tags=["onnx"] if is_onnx else [],
+            **relation,
+        ),
+        folder / CARD,
+        TEMPLATE,
+        **{name: value for name, value in vars(facts).items() if name not in ("source", "revision")},
         is_int8=facts.format == "onnx-int8",
         model_name=for_markdown(name),
         source=for_markdown(facts.source),
@@ -84,9 +82,7 @@ def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) ->
         base_model=base_model if isinstance(base_model, str) else None,
         has_data_file=(folder / f"{facts.file}.data").exists(),
         labels=named_labels(dict(enumerate(label_names))),
-        vit_scratch_version=__version__,
     )
-    (folder / "README.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
 def version_of(package: str) -> str:

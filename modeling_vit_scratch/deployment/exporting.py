@@ -128,6 +128,7 @@ def export_classifier(
             format=format,
             file=file.name,
             checkpoint=checkpoint,
+            revision=revision,
             source=name_of(checkpoint),
             what=f"an image classifier of type {model.config.model_type} with {model.num_parameters():,} parameters",
             input_shape=" x ".join(map(str, ("batch", *subject.image_shape))),

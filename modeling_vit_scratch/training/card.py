@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import architecture, base_model_of, name_of
+from ..card import architecture, header, inherited, name_of, render
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
 from ..hub import is_hub_id
-from ..presets import is_preset, shipped_path
+from ..presets import is_preset
 from ..text import for_markdown
 from .report import clock
 
@@ -72,9 +72,9 @@ class FinishedRun:
 
 def write_model_card(run: FinishedRun, path: Path) -> None:
     """Render `model_card.md` for a run into a README.md at `path`."""
-    card = ModelCard.from_template(
+    render(
         card_metadata(run),
-        template_path=str(shipped_path("model_card.md")),
+        path,
         **architecture(run.name, run.model, run.processor),
         origin=_origin(run),
         sample="sample.png",
@@ -94,7 +94,6 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
     )
-    path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
 def card_metadata(run: FinishedRun) -> ModelCardData:
@@ -114,14 +113,12 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
         for split, _, metric in [key.partition("_")]
         if metric in HUB_METRICS
     ]
-    return ModelCardData(
-        model_name=run.name,
-        base_model=None if is_preset(run.recipe["model"]) else base_model_of(run.recipe["model"]),
+    return header(
+        run.name,
+        classifies=run.classifies,
+        terms={} if is_preset(run.recipe["model"]) else inherited(run.recipe["model"]),
         datasets=[run.recipe["data"]] if is_hub_id(run.recipe["data"]) else None,
         eval_results=results or None,
-        library_name="transformers",
-        pipeline_tag="image-classification" if run.classifies else "image-feature-extraction",
-        tags=["vit-scratch", "vision-transformer"],
         metrics=sorted({result.metric_type for result in results}) or None,
     )
 
