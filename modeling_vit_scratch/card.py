@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download, metadata_load
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import HTTPError
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
-from yaml import YAMLError
 
 from . import __version__
 from .hub import is_hub_id, without_scheme
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
-from .publishing_vit_scratch import CARD, LICENSE_TERMS
+from .publishing_vit_scratch import CARD, terms_in
 from .text import for_markdown
 
 
@@ -146,30 +145,13 @@ def inherited(source: str, revision: str | None = None, place: Path | None = Non
         folder may name; what is not known is left out.
     """
     name = without_scheme(source)
-    from_hub = is_hub_id(name)
-    said = metadata_of(place or name, revision if from_hub else None)
-    terms = {key: said[key] for key in ("base_model", *LICENSE_TERMS) if _is_text(said.get(key))}
-    if from_hub:
-        terms["base_model"] = name
-        link = terms.get("license_link")
-        if isinstance(link, str) and "://" not in link:  # a file of that repository
-            terms["license_link"] = f"https://huggingface.co/{name}/blob/{revision or 'main'}/{link}"
-    return terms
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value of a card is a text, or several: a model may be made of two."""
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
-
-
-def metadata_of(source: str | Path, revision: str | None = None) -> dict[str, Any]:
-    """The header of the card of a checkpoint, a folder or a Hub id; nothing if it has none that can be read."""
+    if not is_hub_id(name):
+        return terms_in(Path(source, CARD))
     try:
-        from_hub = isinstance(source, str) and is_hub_id(source)
-        place = hf_hub_download(str(source), CARD, revision=revision) if from_hub else Path(source, CARD)
-        return metadata_load(place) or {}
-    except (OSError, ValueError, YAMLError, HTTPError):
-        return {}  # the model is whole without it
+        card = Path(place, CARD) if place is not None else Path(hf_hub_download(name, CARD, revision=revision))
+    except (OSError, ValueError, HTTPError):
+        return {"base_model": name}  # the model is whole without it
+    return terms_in(card, name, revision)
 
 
 def classifies(model: PreTrainedModel) -> bool:

@@ -12,6 +12,7 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..card import inherited
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..layers_vit_scratch import height_width
 from ..overrides import parse_overrides
@@ -48,6 +49,8 @@ def starting_point(arguments: ModelArguments) -> Start:
     with loading(source):
         config = AutoConfig.from_pretrained(source, **options)
     processor = load_processor(source, **options)
+    if not preset:
+        inherited(source)  # from the Hub, it is in the cache then when the card is written, with or without a network
     if config.model_type != ViTScratchConfig.model_type:
         raise ValueError(
             f"{source} is a model of the type {config.model_type!r}; vit-scratch trains its own, "
