@@ -10,7 +10,7 @@ from pictures import encoded, noise
 from PIL import Image
 
 from modeling_vit_scratch.demo import uploads
-from modeling_vit_scratch.demo.uploads import pixels_limited, read_upload
+from modeling_vit_scratch.demo.uploads import names_url, pixels_limited, read_upload
 
 
 @pytest.fixture
@@ -79,6 +79,27 @@ def test_a_sliver_is_refused_that_a_processor_would_make_enormous(folder):
     assert sentence({"path": str(folder / "x.png")}) == (
         "x.png is 1 × 101 pixels: one side may be 100 times as long as the other at most."
     )
+
+
+def test_one_image_is_decoded_at_a_time_whoever_asks(folder, monkeypatch):
+    (folder / "0").write_bytes(encoded(noise((7, 5))))
+    locked = []
+    monkeypatch.setattr(uploads, "read_image", lambda *_, **__: locked.append(uploads.DECODING.locked()) or noise())
+    read_upload({"path": str(folder / "0")})
+    assert locked == [True]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_one"),
+    [
+        ([{"path": "https://example.com/x.png"}], True),
+        ([None, [{"deep": {"path": "HTTPS://example.com"}}]], True),
+        ([{"path": "/tmp/x.png", "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/x.png"}], False),
+        ([3, "https://example.com", {"path": 3}], False),
+    ],
+)
+def test_a_url_in_place_of_a_path_is_found(data, is_one):
+    assert names_url(data) is is_one
 
 
 def test_formats_that_run_programs_are_not_opened(folder):

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -25,6 +26,8 @@ MOST_ELONGATED = 100
 MOST_IMAGES = 1000
 # Characters of a file's name; as many bytes as file systems have.
 LONGEST_NAME = 255
+# Held while an image is decoded, which takes several times the memory of its pixels: one at a time, whoever asks.
+DECODING = Lock()
 
 
 @contextmanager
@@ -66,7 +69,8 @@ def read_upload(upload: Any) -> tuple[str, Image.Image]:
     name = _shown_name(given.get("orig_name") or given.get("path"))
     content = _content(given.get("path"), name)
     try:
-        image = read_image({"bytes": content, "path": name}, formats=_formats())
+        with DECODING:
+            image = read_image({"bytes": content, "path": name}, formats=_formats())
     except BadImageError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise ValueError(f"{name} has more than {MOST_PIXELS:,} pixels: upload a smaller image.") from error
