@@ -1,11 +1,12 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The model card that every saved checkpoint carries: what cards of all origins share, and those of imports.
+"""The model card that every folder of weights carries: what cards of all origins share, those of imports and exports.
 
 Nothing here loads pandas or scikit-learn, which an import of weights would have to hold in memory beside them.
 """
 
 import glob
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
-from yaml import YAMLError
 
 from . import __version__
 from .hub import SHOWN, Checkpoint
 from .layers_vit_scratch import height_width
 from .presets import shipped_path
-from .publishing_vit_scratch import CARD, LICENSE_TERMS
+from .publishing_vit_scratch import CARD, terms_in
 from .text import for_markdown
 
 
@@ -30,10 +30,10 @@ def write_import_card(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
     notes: list[str],
-    license_terms: dict[str, str],
+    terms: dict[str, Any],
     path: Path,
 ) -> None:
-    """Render `model_card.md` for an imported checkpoint into a README.md at `path`.
+    """Write the card of an imported checkpoint.
 
     Args:
         name: of the model.
@@ -41,30 +41,92 @@ def write_import_card(
         lineage: what kind of checkpoint that is.
         model, processor: what was imported.
         notes: what was assumed, left out or made anew.
-        license_terms: those of the source, as `license_of` gives them.
+        terms: those of the source, as `inherited` gives them.
         path: the file.
     """
-    classifies = hasattr(model, "classification_head")
-    assert model.config.id2label is not None
-    metadata = ModelCardData(
-        model_name=name,
-        base_model=base_model_of(source),
-        library_name="transformers",
-        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
-        tags=["vit-scratch", "vision-transformer"],
-    )
-    for term, value in license_terms.items():
-        setattr(metadata, term, value)
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(shipped_path("model_card.md")),
+    render(
+        header(name, classifies=classifies(model), terms=terms),
+        path,
         **architecture(name, model, processor),
         origin=f"imported from {in_words(source)}, a checkpoint of {lineage}",
-        vit_scratch_version=__version__,
         sample="photo.jpg",
-        labels=named_labels(model.config.id2label) if classifies else [],
-        classifies=classifies,
+        labels=_labels_of(model),
+        classifies=classifies(model),
         notes=[for_markdown(note) for note in notes],
+    )
+
+
+def write_export_card(
+    name: str,
+    source: Checkpoint,
+    library: str,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    exported: Any,
+    terms: dict[str, Any],
+    path: Path,
+) -> None:
+    """Write the card of a checkpoint of ours that was exported to another library.
+
+    Args:
+        name: of the model.
+        source: what was exported.
+        library: the other one, by the Hub's name for it.
+        model, processor: what was exported.
+        exported: what it became there, an `Exported`.
+        terms: those of the source, as `inherited` gives them.
+        path: the file.
+    """
+    render(
+        header(name, classifies=classifies(model), terms=terms, library=library),
+        path,
+        **architecture(name, model, processor),
+        origin=f"exported to {library} from {in_words(source)}",
+        library=library,
+        became=exported.became,
+        code=exported.code,
+        labels=_labels_of(model),
+        classifies=classifies(model),
+        notes=[for_markdown(note) for note in exported.notes],
+    )
+
+
+def header(
+    name: str,
+    *,
+    classifies: bool,
+    terms: dict[str, Any],
+    library: str = "transformers",
+    tags: Sequence[str] = (),
+    **more: Any,
+) -> ModelCardData:
+    """What the Hub lists, filters and draws of a model.
+
+    Args:
+        name: of the model.
+        classifies: whether it knows classes.
+        terms: those of the weights that it was made of, as `inherited` gives them.
+        library: which loads it, by the Hub's name.
+        tags: besides those of all our models.
+        **more: further fields of the Hub's.
+    """
+    return ModelCardData(
+        model_name=name,
+        library_name=library,
+        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
+        tags=["vit-scratch", "vision-transformer", *tags],
+        **terms,
+        **more,
+    )
+
+
+def render(metadata: ModelCardData, path: Path, template: Path | None = None, /, **values: Any) -> None:
+    """Write a card: by default by `model_card.md`, the template of every folder of weights."""
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(template or shipped_path("model_card.md")),
+        vit_scratch_version=__version__,
+        **values,
     )
     path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
@@ -74,25 +136,24 @@ def in_words(source: Checkpoint) -> str:
     return for_markdown(name_of(str(source))) + (f" (commit {source.commit[:SHOWN]})" if source.commit else "")
 
 
-def base_model_of(source: Checkpoint) -> str | None:
-    """The checkpoint on the Hub that a model was made of: itself, or what its card names; a preset has none."""
-    named = source.hub_id or metadata_of(source.place).get("base_model")
-    return named if isinstance(named, str) and not source.preset else None
+def inherited(source: Checkpoint) -> dict[str, Any]:
+    """What the card of weights takes over from that of the checkpoint they were made of, by the Hub's names.
+
+    Returns:
+        The license, with its name and link, and the checkpoint on the Hub that the weights are of, which the card of a
+        folder may name; what is not known is left out, and a preset has none of it.
+    """
+    return {} if source.preset else terms_in(source.place / CARD, source.hub_id, source.commit or None)
 
 
-def license_of(source: str | Path) -> dict[str, str]:
-    """What the card of a checkpoint says of its license, by the Hub's names; nothing if there is no card."""
-    metadata = metadata_of(source)
-    return {name: metadata[name] for name in LICENSE_TERMS if isinstance(metadata.get(name), str)}
+def classifies(model: PreTrainedModel) -> bool:
+    """Whether a model of ours has a head."""
+    return hasattr(model, "classification_head")
 
 
-def metadata_of(source: str | Path) -> dict[str, Any]:
-    """The header of the card of a checkpoint in a folder; nothing if it has none that can be read."""
-    try:
-        card = ModelCard.load(Path(source, CARD))
-    except (OSError, ValueError, YAMLError):
-        return {}  # the model is whole without it
-    return card.data.to_dict()
+def _labels_of(model: PreTrainedModel) -> list[str]:
+    assert model.config.id2label is not None
+    return named_labels(model.config.id2label) if classifies(model) else []
 
 
 def named_labels(id2label: dict[Any, str]) -> list[str]:

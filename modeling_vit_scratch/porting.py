@@ -5,12 +5,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .card import license_of, write_import_card
+from .card import inherited, write_export_card, write_import_card
 from .checkpoints.exporting import export_model
 from .checkpoints.importing import Imported, read_checkpoint
 from .folders import check_new_folder, new_folder
 from .hub import fetched
 from .layers_vit_scratch import Size, height_width
+from .publishing_vit_scratch import CARD
 
 
 def import_checkpoint(
@@ -61,8 +62,8 @@ def import_checkpoint(
                 imported.model,
                 imported.image_processor,
                 imported.notes,
-                license_of(found.place),
-                folder / "README.md",
+                inherited(found),
+                folder / CARD,
             )
     return imported
 
@@ -106,9 +107,18 @@ def export_checkpoint(
         ValueError: if a setting has no counterpart there, with its name; or `output` cannot be written.
     """
     check_new_folder(output)
-    imported = read_checkpoint(
-        fetched(str(checkpoint), revision).place, format="vit-scratch", config_overrides=config_overrides
-    )
+    found = fetched(str(checkpoint), revision)
+    imported = read_checkpoint(found.place, format="vit-scratch", config_overrides=config_overrides)
     with new_folder(output) as folder:
-        lines = export_model(imported.model, imported.image_processor, folder, format=format)
-    return [*(line.replace("FOLDER", str(output)) for line in lines), f"written    {output}"]
+        exported = export_model(imported.model, imported.image_processor, folder, format=format)
+        write_export_card(
+            Path(output).resolve().name,
+            found,
+            format,
+            imported.model,
+            imported.image_processor,
+            exported,
+            inherited(found),
+            folder / CARD,
+        )
+    return [*(line.replace("FOLDER", str(output)) for line in exported.lines), f"written    {output}"]

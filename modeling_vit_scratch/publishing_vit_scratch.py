@@ -22,6 +22,7 @@ from huggingface_hub import (
     ModelCard,
     ModelCardData,
     ModelInfo,
+    metadata_load,
     snapshot_download,
 )
 from transformers import PreTrainedModel
@@ -58,6 +59,32 @@ repository holds its weights (safetensors), configuration and code.
 
 How well it does is not known: {reason}. Measure it on images of your own before you rely on it.
 """
+
+
+def terms_in(card: Path, repo_id: str | None = None, revision: str | None = None) -> dict[str, Any]:
+    """What a card says that holds for weights made of its own: the license, and the checkpoint on the Hub they are of.
+
+    Args:
+        card: a README.md; what is missing, or cannot be read, says nothing.
+        repo_id: of the card, if it is one of the Hub; its checkpoint is the one then.
+        revision: branch, tag or commit of that.
+    """
+    try:
+        said = metadata_load(card) or {}
+    except Exception:  # YAML's errors, and those of files; the model is whole without it
+        said = {}
+    terms = {name: said[name] for name in ("base_model", *LICENSE_TERMS) if _is_text(said.get(name))}
+    if repo_id is not None:
+        terms["base_model"] = repo_id
+        link = terms.get("license_link")
+        if isinstance(link, str) and "://" not in link:  # a file of that repository
+            terms["license_link"] = f"https://huggingface.co/{repo_id}/blob/{revision or 'main'}/{link}"
+    return terms
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text, or several: a model may be made of two."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
 class Published(NamedTuple):
@@ -241,7 +268,10 @@ def write_complete(
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     origin = _origin(model)
     reason = "nothing says on what it was trained"
+    terms: dict[str, Any] = {}
     if origin is not None:
+        source = str(model.name_or_path)
+        terms = terms_in(origin / CARD, None if Path(source).is_dir() else source)
         same = _same_weights(folder, origin)
         if not same and (origin / CARD).is_file():
             reason = "its weights are not those of the checkpoint any more that it was loaded from"
@@ -253,7 +283,8 @@ def write_complete(
     card = folder / CARD
     if not card.is_file():
         has_processor = (folder / PROCESSOR).is_file()
-        card.write_text(plain_card(name, model.config, model.num_parameters(), reason, has_processor), encoding="utf-8")
+        text = plain_card(name, model.config, model.num_parameters(), reason, has_processor, terms)
+        card.write_text(text, encoding="utf-8")
     if tags:
         tagged = ModelCard.load(card)
         tagged.data.tags = [*(tagged.data.tags or []), *(tag for tag in tags if tag not in (tagged.data.tags or []))]
@@ -278,7 +309,14 @@ def _same_weights(folder: Path, other: Path) -> bool:
     return files == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in files)
 
 
-def plain_card(name: str, config: Any, num_parameters: int, reason: str, has_processor: bool = True) -> str:
+def plain_card(
+    name: str,
+    config: Any,
+    num_parameters: int,
+    reason: str,
+    has_processor: bool = True,
+    terms: dict[str, Any] | None = None,
+) -> str:
     """A card for weights of which nothing was measured.
 
     Args:
@@ -287,6 +325,7 @@ def plain_card(name: str, config: Any, num_parameters: int, reason: str, has_pro
         num_parameters: of the model.
         reason: why nothing is known of it, as a clause.
         has_processor: whether an image processor lies beside the model.
+        terms: those of the weights that it was made of, as `terms_in` gives them.
     """
     (architecture,) = config.architectures
     classifies = architecture.endswith("ForImageClassification")
@@ -311,6 +350,7 @@ def plain_card(name: str, config: Any, num_parameters: int, reason: str, has_pro
         library_name="transformers",
         pipeline_tag="image-classification" if classifies else "image-feature-extraction",
         tags=["vit-scratch", "vision-transformer"],
+        **terms or {},
     )
     text = PLAIN_CARD.format(
         name=name.rpartition("/")[2],

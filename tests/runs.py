@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import transformers
 from forks import FORKS, Result, as_a_program
+from huggingface_hub import metadata_load
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -167,6 +168,25 @@ def same_weights(one: Path, other: Path) -> bool:
     one_weights, other_weights = weights(one), weights(other)
     assert one_weights.keys() == other_weights.keys()
     return all(torch.equal(one_weights[name], other_weights[name]) for name in one_weights)
+
+
+# Of a card whose license the Hub does not know by a name.
+TERMS = {"license": "other", "license_name": "for-cats-only", "license_link": "https://example.com/cats"}
+
+
+def licensed(folder: Path) -> Path:
+    """A checkpoint with these terms in its card."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else "---\n---\n"
+    header = "".join(f"{name}: {value}\n" for name, value in TERMS.items())
+    card.write_text(text.replace("---\n", f"---\n{header}", 1), encoding="utf-8")
+    return folder
+
+
+def terms(folder: Path) -> dict[str, str]:
+    """What the card of a folder says of its license."""
+    said = metadata_load(folder / "README.md") or {}
+    return {name: value for name, value in said.items() if name.startswith("license")}
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,7 +15,8 @@ from runs import SMALL, classes_of_pictures, vit_scratch
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.card import describe, name_of
+from modeling_vit_scratch.card import describe, inherited, name_of
+from modeling_vit_scratch.hub import Checkpoint
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.text import for_markdown
 from modeling_vit_scratch.training import run_folder
@@ -275,6 +276,26 @@ def test_the_data_is_said_in_a_sentence():
     assert data_sentence({"data": "/home/me/my_cats"}).startswith(
         r"my\_cats; splits that the data itself does not have"
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "terms"),
+    [
+        ("license: other\nlicense_name: own\nlicense_link: LICENSE", {"license": "other", "license_name": "own"}),
+        ("license: mit\nmodel-index: nonsense", {"license": "mit"}),
+        ("license: [mit, other]\nlicense_link: 3", {"license": ["mit", "other"]}),
+        ("license: [mit", {}),
+        ("- license", {}),
+    ],
+)
+def test_the_terms_of_a_card_are_read_whatever_else_is_in_it(tmp_path, header, terms):
+    (tmp_path / "README.md").write_text(f"---\n{header}\n---\n", encoding="utf-8")
+    link = {"license_link": "LICENSE"} if "LICENSE" in header else {}
+    assert inherited(Checkpoint("vit", tmp_path)) == terms | link
+    # A file of a repository is found from elsewhere, too.
+    link = {"license_link": "https://huggingface.co/someone/vit/blob/v1/LICENSE"} if link else {}
+    assert inherited(Checkpoint("someone/vit", tmp_path, "v1")) == terms | link | {"base_model": "someone/vit"}
+    assert inherited(Checkpoint("article", tmp_path, preset=True)) == {}
 
 
 # --- In words --------------------------------------------------------------------------------------------------------

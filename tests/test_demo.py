@@ -2,6 +2,7 @@
 """The page: it says what `predict` says, in a real browser, to several users at once, with no internet."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -63,11 +64,11 @@ def upload(file: Path) -> dict:
     return {"path": str(file), "orig_name": file.name}
 
 
-@pytest.fixture
-def uploads_folder(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "uploads").mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    return tmp_path / "uploads"
+@pytest.fixture(autouse=True)
+def uploads_folder(tmp_path_factory, monkeypatch) -> Path:
+    """What tests write counts as uploaded."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp()))
+    return tmp_path_factory.getbasetemp()
 
 
 # What it says
@@ -150,7 +151,7 @@ def test_the_csv_of_many_images_is_what_predict_writes(answers, checkpoint, pict
     assert uploads_folder in Path(download.value["path"]).parents  # with which it is deleted
 
 
-def test_bad_ones_of_many_are_named_with_the_reason(answers, pictures, uploads_folder):
+def test_bad_ones_of_many_are_named_with_the_reason(answers, pictures):
     names = ["empty.png", "digit 1.png", "cut.png", "digit 0.png"]
     message, table, download = answers.look_at_many([upload(pictures / name) for name in names])
     first, second = message.value.split("\n\n")
@@ -164,7 +165,7 @@ def test_bad_ones_of_many_are_named_with_the_reason(answers, pictures, uploads_f
     assert not any(item.visible for item in answers.look_at_many([]))
 
 
-def test_images_of_another_size_than_the_model_takes_are_a_sentence(answers, pictures, uploads_folder, monkeypatch):
+def test_images_of_another_size_than_the_model_takes_are_a_sentence(answers, pictures, monkeypatch):
     monkeypatch.setattr(answers.classifier, "processor", ViTImageProcessorPil(do_resize=False))
     message, probabilities, *_ = answers.look(upload(pictures / "turned.jpg"))
     assert "the images are 30x50 pixels (height x width) and the model is for 8x8" in message.value
@@ -250,8 +251,8 @@ def test_without_gradio_it_says_what_to_install(checkpoint, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def service(checkpoint, pictures, tmp_path_factory):
-    """The command, serving: its address."""
+def served(checkpoint, pictures, tmp_path_factory):
+    """The command, serving: its address, and the folder of its uploads."""
     port = free_port()
     folder = tmp_path_factory.mktemp("service")
     before = f"""
@@ -259,36 +260,152 @@ import os, tempfile
 os.environ["TMPDIR"] = tempfile.tempdir = {str(folder)!r}
 os.environ["HTTP_PROXY"] = "http://127.0.0.1:9"  # where nobody is
 import modeling_vit_scratch.demo.serving as serving
-serving.MOST_BYTES = "200kb"
+serving.MOST_BYTES = 200_000
 """
     arguments = ["demo", checkpoint, "--port", port, "--examples", pictures / "print.jpg"]
     service = Service(arguments, folder, before)
     assert service.first == f"digits is at http://127.0.0.1:{port}/\n"
     [private] = folder.glob("vit-scratch-demo-*")
     assert private.stat().st_mode & 0o777 == 0o700
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", private / "uploads"
     result = service.end()
     assert (result.status, result.out) == (128 + signal.SIGTERM, "")
-    *before, last = result.err.splitlines()
-    assert last == "vit-scratch demo: interrupted."
-    # Gradio itself writes down who asked for files of the machine (`test_files_of_the_machine_are_not_served`).
-    errors = [line for line in before if re.match(r"[\w.]+(Error|Warning)\b", line)]
-    refusals = ("gradio.exceptions.InvalidPathError: ", "ValueError: Hostname 127.0.0.1 failed validation")
-    assert all(line.startswith(refusals) for line in errors), result.err
+    assert result.err == "vit-scratch demo: interrupted.\n"  # and no traceback of what was refused
     assert not private.exists()
 
 
-def test_files_of_the_machine_are_not_served(service, checkpoint):
-    root = Path(demo.__file__).resolve().parent.parent
-    secrets = ["/etc/passwd", f"{checkpoint}/config.json", f"{checkpoint}/sample.png", f"{root}/pyproject.toml"]
-    relative = ["pyproject.toml", "../../../../../../etc/passwd", "README.md", ""]
+@pytest.fixture(scope="module")
+def service(served):
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def client(service):
     with httpx.Client(base_url=f"{service}/gradio_api", timeout=WAIT) as client:
-        for path in [*secrets, *relative, f"{service}/config"]:
+        yield client
+
+
+def told(client: httpx.Client, function: str, data: object) -> str:
+    """What the page says to whoever sends it this, instead of an image that it knows."""
+    event = client.post(f"/call/{function}", json={"data": [data]}).json()["event_id"]
+    kind, _, answer = client.get(f"/call/{function}/{event}").text.partition("\n")
+    if kind == "event: error":
+        return json.loads(answer.removeprefix("data: "))["error"]
+    message, *shown = json.loads(answer.removeprefix("data: "))
+    assert not any(item and item.get("value") for item in shown), shown
+    return message["value"]
+
+
+META = {"meta": {"_type": "gradio.FileData"}}
+FALSE_META = ({"meta": {"_type": "a file"}}, {"meta": "gradio.FileData"})
+
+
+@pytest.fixture(scope="module")
+def outside(checkpoint, served, tmp_path_factory) -> list[str]:
+    """Paths that are none of an upload, though some lie among the uploads."""
+    _, uploads = served
+    folder = uploads / "planted"
+    folder.mkdir()
+    picture = f"{checkpoint}/sample.png"
+    (folder / "link.png").symlink_to(picture)
+    (folder / "folder").symlink_to(checkpoint)
+    (folder / "endless.png").symlink_to("/dev/zero")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    os.mkfifo(folder / "pipe.png")
+    return [
+        picture,
+        f"{uploads}/../../../../../../../../../../..{picture}",
+        *(f"{folder}/{name}" for name in ("link.png", "folder/sample.png", "endless.png", "circle.png", "pipe.png")),
+        str(folder),
+        str(uploads),
+        f"{uploads}/missing.png",
+        f"{uploads}-of-others/x.png",
+        "/missing.png",
+        "/dev/zero",
+        "/dev/stdin",
+        "/proc/self/environ",
+        "x\0.png",
+        "x" * 5000,
+        "",
+    ]
+
+
+@pytest.mark.parametrize("function", ["classify", "classify_many"])
+def test_only_what_was_uploaded_is_read_however_its_path_is_sent(client, outside, function):
+    answers = set()
+    for path in outside:
+        for more in ({}, META, *FALSE_META):
+            given = {"path": path, "orig_name": "x.png", **more}
+            answers.add(told(client, function, [given] if function == "classify_many" else given))
+    # Nothing in them tells a file that is there from one that is not.
+    assert answers <= {
+        "x.png is not among the files that were uploaded to this page: upload it again.",
+        "These are no files that were uploaded to this page.",
+    }
+
+
+OF_NO_BROWSER = (
+    *([], {}, "x.png", 3, True, [[]], [None], {"path": None}, {"path": 3}, {"path": "x", "orig_name": ["x"]}),
+    {"url": "https://example.com/x.png"},
+    {"url": "data:image/png;base64,AAAA"},
+    {"path": "https://example.com/x.png"} | META,
+    [{"path": "https://example.com/x.png"} | META],
+    [{"path": "x"} | META] * 1001,
+)
+
+
+@pytest.mark.parametrize("function", ["classify", "classify_many"])
+def test_what_no_browser_sends_is_answered_in_a_sentence(client, function):
+    for given in OF_NO_BROWSER:
+        answer = told(client, function, given)
+        assert re.fullmatch(r"|(the image|x) is not among the files.*|These are no files.*", answer), (given, answer)
+
+
+def test_the_internet_is_not_fetched_for_anyone(client):
+    for route in ("file=", "file/", "proxy="):
+        answer = client.get(f"/{route}https://example.com/")
+        assert (answer.status_code, answer.content) == (403, b"")  # Gradio has words of its own once it tried
+
+
+def uploaded(client: httpx.Client, content: bytes) -> dict:
+    [path] = client.post("/upload", files={"files": ("x.png", content)}).json()
+    return {"path": path, "orig_name": "x.png"} | META
+
+
+def test_uploads_and_examples_are_classified(client, checkpoint, pictures):
+    [example] = client.post("/call/load_example", json={"data": [1]}).json().values()
+    data = client.get(f"/call/load_example/{example}").text.partition("data: ")[2]
+    for given, file in (
+        (uploaded(client, (pictures / "scan.tif").read_bytes()), "scan.tif"),
+        (json.loads(data)[0]["value"], "print.jpg"),
+    ):
+        event = client.post("/call/classify", json={"data": [given]}).json()["event_id"]
+        _, label, *_ = json.loads(client.get(f"/call/classify/{event}").text.partition("data: ")[2])
+        [expected] = predict(checkpoint, [str(pictures / file)], top_k=5)
+        assert [item["label"] for item in label["confidences"]] == expected.labels
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(client):
+    given = uploaded(client, encoded(Image.new("1", (7100, 7100))))  # 6 kB
+    sentence = r"x.png has more than 50,000,000 pixels: upload a smaller image."
+    assert told(client, "classify", given) == sentence
+    assert told(client, "classify_many", [given] * 4) == sentence
+
+
+def test_files_of_the_machine_are_not_served(client, service, checkpoint, outside):
+    root = Path(demo.__file__).resolve().parent.parent
+    secrets = ["/etc/passwd", f"{checkpoint}/config.json", f"{root}/pyproject.toml", *outside]
+    relative = ["pyproject.toml", "../../../../../../etc/passwd", "README.md"]
+    for path in [*secrets, *relative, f"{service}/config"]:
+        if "pipe" not in path and "\0" not in path:
             assert 400 <= client.get(f"/file={path}").status_code < 500, path
-            # Neither may it be named as an upload.
-            given = {"data": [{"path": path, "orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}]}
-            event = client.post("/call/classify", json=given).json()["event_id"]
-            assert "event: error" in client.get(f"/call/classify/{event}").text, path
+
+
+def test_no_text_becomes_a_formula(client, service, answers):
+    components = client.get(f"{service}/config").json()["components"]
+    texts = [item["props"]["latex_delimiters"] for item in components if item["type"] == "markdown"]
+    assert texts == [[]] * 5
+    assert answers.look({})[0].latex_delimiters == []
 
 
 def test_an_upload_that_is_too_large_is_refused(service):

@@ -23,7 +23,7 @@ from huggingface_hub import ModelCard
 from packaging.requirements import Requirement
 from pictures import noise, oriented
 from PIL import Image, ImageOps
-from runs import classes_of_pictures, contents, refused, vit_scratch
+from runs import TERMS, classes_of_pictures, contents, licensed, refused, terms, vit_scratch
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -255,8 +255,8 @@ def program(tmp_path_factory):
     """A model with a program of torch that was made of it where there is no ONNX, its folder, and what was printed."""
     folder = tmp_path_factory.mktemp("program")
     model = tiny(folder / "ours", ViTImageProcessorPil(**CROPPING), position_embedding_type="sincos2d")
-    card = "---\nlicense: cc-by-4.0\nbase_model: someone/vit\n---\n"
-    (folder / "ours" / "README.md").write_text(card, encoding="utf-8")
+    (folder / "ours" / "README.md").write_text("---\nbase_model: someone/vit\n---\n", encoding="utf-8")
+    licensed(folder / "ours")
     with pytest.MonkeyPatch.context() as patch:
         for name in onnx_file.NEEDED:
             patch.setitem(sys.modules, name, None)  # importing it fails
@@ -374,7 +374,8 @@ def test_the_card_says_what_the_command_said(digits_exports, digits_run):
 
 def test_it_keeps_the_license_and_the_base_model_that_the_checkpoint_has(program):
     card = ModelCard.load(program[1] / "README.md")
-    assert (card.data.license, card.data.base_model) == ("cc-by-4.0", "someone/vit")
+    assert terms(program[1]) == TERMS
+    assert card.data.base_model == "someone/vit"
     assert r"| 2 | hot \*dog\* |" in card.text
 
 

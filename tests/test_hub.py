@@ -15,7 +15,7 @@ import torch
 from forks import python
 from huggingface_hub import HfApi, ModelCard
 from pictures import noise
-from runs import CODE, SMALL, Run, classes_of_pictures, refused, vit_scratch
+from runs import CODE, SMALL, TERMS, Run, classes_of_pictures, licensed, refused, vit_scratch
 from safetensors.torch import save
 from transformers import (
     AutoConfig,
@@ -176,8 +176,8 @@ def test_a_trainer_of_transformers_publishes_what_loads(hub, ada, digits_run, tm
     assert json.loads(files["config.json"])["auto_map"].keys() == AUTO_CLASSES
 
 
-def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_nothing(hub, ada, digits_run):
-    model = AutoModelForImageClassification.from_pretrained(digits_run[0])
+def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_nothing(hub, ada, copy):
+    model = AutoModelForImageClassification.from_pretrained(licensed(copy))
     with torch.no_grad():
         next(model.classification_head.parameters()).add_(1)
     model.push_to_hub("changed", tags=["mine"])
@@ -185,6 +185,7 @@ def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_noth
     assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"}
     card = ModelCard(files["README.md"].decode())
     assert card.data.eval_results is None
+    assert card.data.license_name == TERMS["license_name"]  # which holds for them, too
     assert card.data.tags == ["vit-scratch", "vision-transformer", "mine"]
     assert "How well it does is not known: its weights are not those of the checkpoint any more" in card.text
     assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in card.text
@@ -499,7 +500,7 @@ def test_the_card_names_its_origin_on_the_hub(hub, ada, digits_run, tmp_path):
         flags = (f"--model={model}", f"--data={data}", "--max_steps=1", f"--output_dir={tmp_path / name}")
         assert vit_scratch("train", "finetune", *flags).status == 0
         card = ModelCard.load(tmp_path / name / "README.md")
-        assert card.data.base_model == "ada/base"
+        assert (card.data.base_model, card.data.license) == ("ada/base", "mit")
         assert card.data.datasets is None
         card.validate()  # by the Hub
 

@@ -21,7 +21,19 @@ from forks import python
 from hub_server import Hub
 from huggingface_hub import ModelCard
 from PIL import Image
-from runs import CHECKPOINT, CODE, Result, classes_of_pictures, contents, refused, vit_scratch, weights
+from runs import (
+    CHECKPOINT,
+    CODE,
+    TERMS,
+    Result,
+    classes_of_pictures,
+    contents,
+    licensed,
+    refused,
+    terms,
+    vit_scratch,
+    weights,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -65,7 +77,7 @@ def save_peer(folder: Path, seed: int = 0) -> transformers.PreTrainedModel:
 def peer_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("peer") / "vit-tiny"
     save_peer(folder)
-    return folder
+    return licensed(folder)
 
 
 def save_ours(folder: Path, **fields: object) -> ViTScratchForImageClassification:
@@ -79,7 +91,7 @@ def save_ours(folder: Path, **fields: object) -> ViTScratchForImageClassificatio
 @pytest.fixture
 def ours(tmp_path) -> Path:
     save_ours(tmp_path / "ours")
-    return tmp_path / "ours"
+    return licensed(tmp_path / "ours")
 
 
 def pixels(*size: int) -> torch.Tensor:
@@ -215,6 +227,7 @@ def test_an_imported_checkpoint_is_fine_tuned_with_the_command_that_the_import_p
     flags = ("--max_steps=1", "--warmup_steps=0", "--dataloader_num_workers=0", f"--output_dir={tmp_path / 'run'}")
     trained = vit_scratch(*arguments, *flags)
     assert trained.status == 0, trained.err
+    assert terms(folder) == terms(tmp_path / "run") == TERMS
     before, after = weights(folder), weights(tmp_path / "run")
     assert before.keys() == after.keys()
     changed = {name: float((after[name] - before[name]).abs().max()) for name in before}
@@ -468,6 +481,7 @@ def test_an_export_to_transformers_computes_the_same(ours, tmp_path):
     assert (result.status, result.err) == (0, "")
     assert result.lines[0] == "became     transformers' ViTForImageClassification"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
@@ -489,6 +503,7 @@ def test_what_was_exported_comes_back_as_it_was(library, ours, tmp_path):
     result = vit_scratch("import", tmp_path / "exported", tmp_path / "back")
     assert result.status == 0, result.err
     assert f"a checkpoint of {library}: " in result.lines[0]
+    assert terms(tmp_path / "exported") == terms(tmp_path / "back") == TERMS
     first, back = weights(ours), weights(tmp_path / "back")
     assert first.keys() == back.keys()
     assert all(torch.equal(first[name], back[name]) for name in first)
@@ -501,6 +516,26 @@ def test_what_was_exported_comes_back_as_it_was(library, ours, tmp_path):
         for name in ("ours", "back")
     ]
     torch.testing.assert_close(*prepared)
+
+
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_the_card_of_an_export_says_how_it_is_used_and_that_runs(library, ours, tmp_path, monkeypatch):
+    pytest.importorskip(library)
+    assert vit_scratch("export", ours, tmp_path / "out", f"--format={library}").status == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.library_name, card.data.pipeline_tag) == (library, "image-classification")
+    assert "vit-scratch" in card.data.tags
+    assert "| 1 | dog |" in card.text
+    assert "{" not in card.text
+    monkeypatch.chdir(tmp_path / "out")
+    picture = Image.effect_noise((12, 12), 50).convert("RGB")
+    picture.save("photo.jpg")
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1], names)
+    prepared = AutoImageProcessor.from_pretrained(ours)(Image.open("photo.jpg"), return_tensors="pt").pixel_values
+    expected = logits(AutoModelForImageClassification.from_pretrained(ours), prepared)
+    found = names["output"] if library == "timm" else names["output"].logits
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("library", ["transformers", "timm"])
@@ -616,6 +651,7 @@ def test_the_card_of_an_import_from_the_hub_names_its_base_model(name, from_hub)
     root, _ = from_hub
     card = ModelCard.load(root / "out" / name / "README.md")
     assert card.data.base_model == NAMES[name][0].removeprefix("hf-hub:")
+    assert terms(root / "out" / name) == (TERMS if name in ("plain", "prefix") else {})  # v1 has no card
     shown = re.sub(r"\\(.)", r"\1", card.text)
     assert f"imported from {NAMES[name][0].removeprefix('hf-hub:')}" in shown.replace("hf-hub:", "")
 
@@ -629,10 +665,10 @@ def test_nothing_says_where_the_cache_lies(from_hub):
 def test_only_what_is_needed_is_fetched(from_hub, hub):
     fetched = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/resolve/")}  # before it is fetched
     configuration = {"config.json", "preprocessor_config.json"}
-    # The card of B_16 tells its license.
+    # The cards tell the licenses.
     assert fetched == {*configuration, "model.safetensors", "B_16.npz", "pytorch_model.bin", "README.md"}
     of_tiny = {seen.path.rpartition("/")[2] for seen in hub.asked("HEAD", "/acme/vit-tiny/resolve/")}
-    assert of_tiny == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert of_tiny == {*configuration, "model.safetensors", "README.md"}
 
 
 @pytest.mark.parametrize(

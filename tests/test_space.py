@@ -16,7 +16,7 @@ from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 from pictures import noise, oriented
 from PIL import Image
-from runs import CODE, contents, free_port, refused, same_weights, vit_scratch
+from runs import CODE, TERMS, contents, free_port, licensed, refused, same_weights, vit_scratch
 
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.demo import space
@@ -34,8 +34,7 @@ def checkpoint(digits_run, tmp_path_factory) -> Path:
     shutil.copytree(digits_run[0], folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": str(folder)}), encoding="utf-8")
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    (folder / "README.md").write_text(card.replace("---\n", "---\nlicense: cc-by-4.0\n", 1), encoding="utf-8")
+    licensed(folder)
     (folder / "optimizer.pt").write_bytes(b"mine")
     (folder / "adapter_model.safetensors").write_bytes(b"mine")
     return folder
@@ -104,7 +103,7 @@ def test_the_hub_understands_its_card(written):
         "sdk": "gradio",
         "sdk_version": version("gradio"),
         "app_file": "app.py",
-        "license": "cc-by-4.0",
+        **TERMS,
     }
     assert (written / data["app_file"]).is_file()
 

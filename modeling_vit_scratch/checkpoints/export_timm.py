@@ -14,7 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..layers_vit_scratch import height_width
-from .lineage import check_counterparts
+from .lineage import Exported, check_counterparts
 from .preprocessing import size_of_images
 from .tables import HEAD, Rule, positions, renames, unapply
 from .timm import LAYERSCALE_AT_FIRST, ONE_HEAD, TABLE, TWO_HEADS, positions_with_registers
@@ -39,11 +39,12 @@ PLAIN, EPS_1E5, SWIGLU, TWO_HEADED = (
     "vit_giant_patch14_dinov2",
     "deit_base_distilled_patch16_224",
 )
+LOAD = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
 
 
 def write_timm(
     config: ViTScratchConfig, state: dict[str, Tensor], image_processor: BaseImageProcessor, folder: Path
-) -> list[str]:
+) -> Exported:
     """Write `config.json` and `model.safetensors`, as timm itself does.
 
     Args:
@@ -53,7 +54,7 @@ def write_timm(
         folder: an empty folder.
 
     Returns:
-        What it became, and how it is loaded, a line each.
+        What it became, and how it is loaded.
 
     Raises:
         ValueError: naming each setting that has no counterpart there.
@@ -82,13 +83,28 @@ def write_timm(
     rules = _rules(config, covered=not arguments["no_embed_class"])
     save_file(unapply(rules, state), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    lines = [
-        f"became     timm's {architecture}, with its arguments changed",
-        'load       timm.create_model("local-dir:FOLDER", pretrained=True)',
+    return Exported(
+        became=f"timm's {architecture}, with its arguments changed",
+        load=LOAD,
+        code=_code(config.num_channels),
+        notes=(
+            []
+            if (config.position_embedding_type, config.position_interpolation) == ("learned", "bicubic_antialias")
+            else ["to images of another size timm fits the positions in its own way, not as here"]
+        ),
+    )
+
+
+def _code(num_channels: int) -> list[str]:
+    mode = "L" if num_channels == 1 else "RGB"
+    return [
+        "import timm",
+        "from PIL import Image",
+        "",
+        f"model = {LOAD.replace('FOLDER', '.')}.eval()",
+        "prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        f'output = model(prepare(Image.open("photo.jpg").convert("{mode}"))[None])',
     ]
-    if (config.position_embedding_type, config.position_interpolation) != ("learned", "bicubic_antialias"):
-        lines.append("note       to images of another size timm fits the positions in its own way, not as here")
-    return lines
 
 
 def architecture_of(config: ViTScratchConfig) -> str:

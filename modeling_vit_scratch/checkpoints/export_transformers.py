@@ -12,7 +12,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..layers_vit_scratch import height_width
 from .huggingface import DINOV2_FIELDS, MASK_TOKEN, SHARED_FIELDS, rules_of
-from .lineage import check_counterparts, grid
+from .lineage import Exported, check_counterparts, grid
 from .preprocessing import size_of_images
 from .tables import HEAD, unapply
 
@@ -45,7 +45,7 @@ TWO_HEADS_CLASS = "DeiTForImageClassificationWithTeacher"
 
 def write_transformers(
     config: ViTScratchConfig, state: dict[str, Tensor], image_processor: BaseImageProcessor, folder: Path
-) -> list[str]:
+) -> Exported:
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, as transformers itself does.
 
     Args:
@@ -55,7 +55,7 @@ def write_transformers(
         folder: an empty folder.
 
     Returns:
-        What it became, and how it is loaded, a line each.
+        What it became, and how it is loaded.
 
     Raises:
         ValueError: naming each setting that has no counterpart there.
@@ -82,18 +82,36 @@ def write_transformers(
     peer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
     told = "".join(f", {option}={value}" for option, value in options.items())
-    lines = [f"became     transformers' {name}", f'load       {name}.from_pretrained("FOLDER"{told})']
+    load = f'{name}.from_pretrained("FOLDER"{told})'
+    return Exported(
+        became=f"transformers' {name}",
+        load=load,
+        code=[
+            "from PIL import Image",
+            f"from transformers import AutoImageProcessor, {name}",
+            "",
+            'processor = AutoImageProcessor.from_pretrained(".")',
+            f"model = {load.replace('FOLDER', '.')}",
+            'output = model(**processor(Image.open("photo.jpg"), return_tensors="pt"))',
+        ],
+        notes=_notes(config, image_processor, model_type),
+    )
+
+
+def _notes(config: ViTScratchConfig, image_processor: BaseImageProcessor, model_type: str) -> list[str]:
+    """What to know of images of other sizes."""
+    notes = []
     interpolation = "bicubic_antialias" if model_type == "dinov2_with_registers" else "bicubic"
     if (config.position_embedding_type, config.position_interpolation) != ("learned", interpolation):
-        lines.append("note       to images of another size transformers fits the positions in its own way, not as here")
+        notes.append("to images of another size transformers fits the positions in its own way, not as here")
     trained = height_width(config.image_size)
     other_sizes = config.interpolate_pos_encoding or size_of_images(image_processor, config.num_channels) not in (
         None,
         trained,
     )
     if other_sizes and not model_type.startswith("dinov2"):  # which fits its positions unasked
-        lines.append("note       its images may be of other sizes: pass interpolate_pos_encoding=True with them")
-    return lines
+        notes.append("its images may be of other sizes: pass interpolate_pos_encoding=True with them")
+    return notes
 
 
 def model_type_of(config: ViTScratchConfig, has_head: bool) -> str:

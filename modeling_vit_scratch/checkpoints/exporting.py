@@ -12,7 +12,7 @@ from ..layers_vit_scratch import PositionalEncoding
 from ..modeling_vit_scratch import ViTScratchPreTrainedModel
 from .export_timm import write_timm
 from .export_transformers import write_transformers
-from .lineage import grid
+from .lineage import Exported, grid
 from .tables import of_body
 
 WRITERS = {"transformers": write_transformers, "timm": write_timm}
@@ -20,7 +20,7 @@ WRITERS = {"transformers": write_transformers, "timm": write_timm}
 
 def export_model(
     model: ViTScratchPreTrainedModel, image_processor: BaseImageProcessor, folder: Path, *, format: str
-) -> list[str]:
+) -> Exported:
     """Write a model as a checkpoint of another library, with the same logits.
 
     Args:
@@ -30,7 +30,7 @@ def export_model(
         format: one of `WRITERS`.
 
     Returns:
-        What it became, and how it is loaded, a line each.
+        What it became, and how it is loaded.
 
     Raises:
         ValueError: naming each setting that has no counterpart there.

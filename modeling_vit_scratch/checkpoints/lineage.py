@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What every lineage of checkpoints tells the import, and the facts that several of them share."""
+"""What every lineage of checkpoints tells the import and the export, and the facts that several of them share."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,32 @@ VIT_FIELDS: dict[str, Any] = {
 EPSILON_HINT = (
     "Where a difference in the sixth digit does not matter, --config_overrides layer_norm_eps=1e-6 exports it so."
 )
+
+
+@dataclass
+class Exported:
+    """A checkpoint of ours as one of another library.
+
+    Args:
+        became: the class or architecture there.
+        load: Python that loads it, with "FOLDER" for its place.
+        code: Python that loads it from the current folder and uses it, lines.
+        notes: what to know.
+    """
+
+    became: str
+    load: str
+    code: list[str]
+    notes: list[str]
+
+    @property
+    def lines(self) -> list[str]:
+        """All but the code, for a person."""
+        return [
+            f"became     {self.became}",
+            f"load       {self.load}",
+            *(f"note       {note}" for note in self.notes),
+        ]
 
 
 @dataclass

@@ -47,7 +47,7 @@ class BadImageError(ValueError):
     """An image that cannot be read; its text is one sentence that names the image."""
 
 
-def read_image(image: Any) -> Image.Image:
+def read_image(image: Any, formats: list[str] | None = None) -> Image.Image:
     """Decode one image to 8-bit RGB, upright; the first frame of an animation.
 
     The pixels are those of transformers' pipelines (EXIF rotation applied, transparency dropped, Pillow's own
@@ -55,13 +55,14 @@ def read_image(image: Any) -> Image.Image:
 
     Args:
         image: a path, a PIL image, or a row of an undecoded image column, `{"bytes": …, "path": …}`.
+        formats: Pillow's names of those that may be read; by default all.
 
     Raises:
         BadImageError: if it is missing, empty, corrupt, truncated, of 32-bit values (whose range is unknown), or so
             large that it may be a decompression bomb.
     """
     with pillow_silent():
-        return decoded(image)
+        return decoded(image, formats)
 
 
 @contextmanager
@@ -75,12 +76,12 @@ def pillow_silent() -> Iterator[None]:
         yield
 
 
-def decoded(image: Any) -> Image.Image:
+def decoded(image: Any, formats: list[str] | None = None) -> Image.Image:
     """What `read_image` does, for threads whose caller has silenced Pillow around all of them."""
     name = _image_name(image)
     try:
         given = isinstance(image, Image.Image)
-        with nullcontext(image) if given else Image.open(_image_file(image, name)) as picture:
+        with nullcontext(image) if given else Image.open(_image_file(image, name), formats=formats) as picture:
             # Pillow has read the values of a 16-bit PGM as 32-bit ones.
             is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
             if given:

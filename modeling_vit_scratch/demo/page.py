@@ -2,7 +2,8 @@
 """The page of `vit-scratch demo`: a classifier in the browser, for several users at once.
 
 Images are read, prepared and classified by the code of `predict`; the files come as they were uploaded
-(`preprocess=False`), because Gradio's components would decode them themselves, and differently. `serving.py` serves it.
+(`preprocess=False`), because Gradio's components would decode them themselves, and differently. `uploads.py` checks
+what clients send, and `serving.py` serves the page.
 """
 
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ..card import name_of
-from ..data.images import BadImageError, read_image
+from ..data.images import read_image
 from ..data.preprocessing import pixel_values
 from ..inspection.attention import NoAttentionMapError, attention_map
 from ..inspection.inputs import readable_size, seen_area, shown_input
@@ -26,12 +27,12 @@ from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
 from ..prediction.writing import write_predictions
 from ..text import for_file_name, for_markdown
+from .uploads import MOST_IMAGES, names_url, read_upload
 
 # Classes that are shown of an image, and written to the CSV of many.
 TOP = 5
 # Class names in the head of the page.
 MOST_NAMED = 20
-IMAGES_TOGETHER = 16
 # Seconds: how often uploads are looked through, and how old they become.
 DELETE_EVERY, DELETE_AFTER = 600, 3600
 # Users of whom each function serves so many at once, and so many wait; more are told that the page is busy.
@@ -60,19 +61,23 @@ class Answers:
     title: str
     classifier: Classifier
 
-    def look(self, upload: dict[str, Any] | None) -> tuple[Any, ...]:
-        """What the page shows of one image: message, probabilities, attention, about it, and the input of the model."""
-        nothing = (None, _picture(None, ATTENTION), gr.Markdown(visible=False), _picture(None, SEEN))
+    def look(self, upload: Any) -> tuple[Any, ...]:
+        """What the page shows of one image: message, probabilities, attention, about it, and the input of the model.
+
+        Args:
+            upload: what a client sent, as `read_upload` takes it; None if it took its image away.
+        """
+        nothing = (None, _picture(None, ATTENTION), _markdown(visible=False), _picture(None, SEEN))
         if upload is None:
             return _message(), *nothing
         try:
-            image = read_image(_as_row(upload))
+            _, image = read_upload(upload)
             [(scores, classes)] = self.classifier.most_likely([image], TOP)
         except ValueError as error:
             return _message([str(error)]), *nothing
         names = _told_apart([self.classifier.label_names[index] for index in classes])
         attention, seen, notes = self.pictures(image)
-        about = gr.Markdown(visible=attention is not None)
+        about = _markdown(visible=attention is not None)
         shown = _picture(readable_size(seen, LEAST_SIDE, MOST_SIDE), f"{SEEN}: {seen.width} × {seen.height} pixels")
         return _message(notes), dict(zip(names, scores, strict=True)), _picture(attention, ATTENTION), about, shown
 
@@ -87,40 +92,56 @@ class Answers:
             return None, seen, [str(error)]
         return on_image(image, seen, seen_area(processor, image.size), heatmap), seen, []
 
-    def look_at_many(self, uploads: Sequence[dict[str, Any]] | None) -> tuple[Any, ...]:
-        """What the page shows of many images: a message that names the bad ones, a table, and the CSV."""
+    def look_at_many(self, uploads: Any) -> tuple[Any, ...]:
+        """What the page shows of many images: a message that names the bad ones, a table, and the CSV.
+
+        They are read and classified one by one, so that many take no more memory than one.
+
+        Args:
+            uploads: what a client sent: a list of what `read_upload` takes, or None.
+        """
+        nothing = (gr.Dataframe(visible=False), gr.DownloadButton(visible=False))
         if not uploads:
-            return _message(), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+            return _message(), *nothing
+        if not isinstance(uploads, list) or len(uploads) > MOST_IMAGES:
+            return _message([f"The page takes a list of {MOST_IMAGES:,} images at most."]), *nothing
         rows: list[list[str]] = []
         bad: list[str] = []
 
         def predictions() -> Iterator[Prediction]:
-            for start in range(0, len(uploads), IMAGES_TOGETHER):
-                batch = [_as_row(upload) for upload in uploads[start : start + IMAGES_TOGETHER]]
-                for item in self.classifier.predict_batch(batch, TOP):
-                    if isinstance(item, BadImageError):
-                        bad.append(str(item))
-                        continue
-                    rows.append([item.file, item.labels[0], f"{item.scores[0]:.2%}"])
-                    yield item
+            for upload in uploads:
+                try:
+                    name, image = read_upload(upload)
+                    [(scores, classes)] = self.classifier.most_likely([image], TOP)
+                except ValueError as error:
+                    bad.append(str(error))
+                    continue
+                labels = [self.classifier.label_names[index] for index in classes]
+                rows.append([name, labels[0], f"{scores[0]:.2%}"])
+                yield Prediction(name, labels, scores)
 
         # Among the uploads, with which it is deleted.
         file = os.path.join(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]), "predictions.csv")
+        write_predictions(predictions(), file)
+        message = _message(list(dict.fromkeys(bad)))
+        if not rows:
+            return message, *nothing
+        return message, gr.Dataframe(rows, visible=True), gr.DownloadButton(value=file, visible=True)
+
+
+class Page(gr.Blocks):
+    """Gradio's page, which has a sentence for a request that is none of a browser, and loads nothing by a URL."""
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
+    ) -> list[Any]:
+        """What Gradio does with the data of a request, or an answer that is the same whatever is wrong with them."""
         try:
-            write_predictions(predictions(), file)
-        except ValueError as error:  # of images that no processor makes alike
-            return _message([str(error)]), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
-        return (
-            _message(bad),
-            gr.Dataframe(rows, visible=bool(rows)),
-            gr.DownloadButton(value=file, visible=bool(rows)),
-        )
-
-
-def _as_row(upload: dict[str, Any]) -> dict[str, Any]:
-    """An uploaded file as a row of an image column, under the name that it has for its user."""
-    name = upload.get("orig_name") or upload["path"]
-    return {"bytes": Path(upload["path"]).read_bytes(), "path": os.path.basename(name)}
+            if names_url(inputs):  # Gradio would fetch it, of any size
+                raise ValueError("a URL is no upload.")
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except Exception as error:  # it raises many kinds
+            raise gr.Error("These are no files that were uploaded to this page.", print_exception=False) from error
 
 
 def _told_apart(names: list[str]) -> list[str]:
@@ -129,8 +150,11 @@ def _told_apart(names: list[str]) -> list[str]:
 
 
 def _message(sentences: Sequence[str] = ()) -> Any:
-    text = "\n\n".join(for_markdown(sentence) for sentence in sentences)
-    return gr.Markdown(text, visible=bool(text))
+    return _markdown("\n\n".join(for_markdown(sentence) for sentence in sentences), visible=bool(sentences))
+
+
+def _markdown(text: str | None = None, **options: Any) -> gr.Markdown:
+    return gr.Markdown(text, latex_delimiters=[], **options)  # names may have dollar signs, and none is a formula
 
 
 def _picture(image: Image.Image | None, label: str) -> Any:
@@ -148,8 +172,8 @@ def build_page(answers: Answers, examples: Sequence[str]) -> gr.Blocks:
     more = len(answers.classifier.label_names) - len(names)
     classes = ", ".join(names) + (f" and {more:,} more" if more else "")
     head = f"An image classifier that tells apart **{len(answers.classifier.label_names):,} classes**: {classes}."
-    with gr.Blocks(title=answers.title, analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as page:
-        gr.Markdown(f"# {for_markdown(answers.title)}\n\n{head}")
+    with Page(title=answers.title, analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as page:
+        _markdown(f"# {for_markdown(answers.title)}\n\n{head}")
         with gr.Tab("One image"):
             _one_image(answers, examples)
         with gr.Tab("Many images"):
@@ -164,21 +188,21 @@ def _one_image(answers: Answers, examples: Sequence[str]) -> None:
             if examples:
                 gr.Examples([[example] for example in examples], [upload], cache_examples=False, label="Examples")
         with gr.Column():
-            message = gr.Markdown(visible=False, label="Message", elem_id="message")
+            message = _markdown(visible=False, label="Message", elem_id="message")
             label = gr.Label(label="Probabilities", num_top_classes=TOP, elem_id="probabilities")
     with gr.Row():
         options: dict[str, Any] = {"interactive": False, "format": "png", "visible": False}
         attention = gr.Image(label=ATTENTION, elem_id="attention", buttons=["download", "fullscreen"], **options)
         seen = gr.Image(label=SEEN, elem_id="seen", buttons=["download", "fullscreen"], **options)
-    about = gr.Markdown(ABOUT_ATTENTION, visible=False, label="About the attention")
+    about = _markdown(ABOUT_ATTENTION, visible=False, label="About the attention")
     outputs = [message, label, attention, about, seen]
     upload.change(answers.look, [upload], outputs, preprocess=False, api_name="classify")
 
 
 def _many_images(answers: Answers) -> None:
-    gr.Markdown(f"The table has the most likely class of each image; the CSV has up to {TOP}.")
+    _markdown(f"The table has the most likely class of each image; the CSV has up to {TOP}.")
     uploads = gr.File(label="Images", file_count="multiple", elem_id="uploads", height=200)
-    message = gr.Markdown(visible=False, label="Message", elem_id="many-message")
+    message = _markdown(visible=False, label="Message", elem_id="many-message")
     download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_id="download")
     table = gr.Dataframe(
         headers=["file", "label", "score"],

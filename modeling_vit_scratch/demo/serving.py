@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..data.images import pillow_silent
 from ..publishing_vit_scratch import SAMPLE
 from ..text import show
 from .page import CSS, build_page, example_files, load_answers
+from .uploads import MOST_BYTES, pixels_limited
 
-MOST_BYTES = "50mb"  # of an upload
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
@@ -102,7 +104,7 @@ def serve(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
-    with _private_folder() as folder, pillow_silent():
+    with _private_folder() as folder, pillow_silent(), pixels_limited():
         page = build_page(
             answers, example_files(examples, folder / "examples", str(answers.classifier.checkpoint.place / SAMPLE))
         )
@@ -114,6 +116,24 @@ def serve(
             page.close(verbose=False)
 
 
+class FilesOfHereAlone:
+    """Gradio's `file=` fetches any public URL for whoever asks; this refuses such a request before it gets there.
+
+    Args:
+        app: what answers the others, as ASGI has it.
+    """
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and "://" in scope["path"]:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self.app(scope, receive, send)
+
+
 def _launch(page: gr.Blocks, server_name: str | None, server_port: int | None) -> None:
     page.launch(
         server_name=server_name,
@@ -123,6 +143,7 @@ def _launch(page: gr.Blocks, server_name: str | None, server_port: int | None) -
         share=False,  # else it is in hosted notebooks, at an address for everyone
         inline=False,
         max_file_size=MOST_BYTES,
+        app_kwargs={"middleware": [Middleware(FilesOfHereAlone)]},
         theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
         css=CSS,
         footer_links=[],

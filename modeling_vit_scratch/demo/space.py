@@ -13,11 +13,11 @@ from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..card import license_of
+from ..card import inherited
 from ..folders import check_new_folder, new_folder
 from ..hub import CONFIGURATIONS, SAFETENSORS, Checkpoint
 from ..presets import PACKAGE, shipped_path
-from ..publishing_vit_scratch import SAMPLE
+from ..publishing_vit_scratch import LICENSE_TERMS, SAMPLE
 from ..text import for_markdown
 from .page import example_files, load_answers
 
@@ -152,7 +152,7 @@ def _requirements(extra: str) -> list[str]:
 
 
 def _card(title: str, checkpoint: Checkpoint) -> str:
-    hub_id = checkpoint.hub_id
+    hub_id, terms = checkpoint.hub_id, inherited(checkpoint)
     metadata = SpaceCardData(
         title=title,
         emoji="🔎",
@@ -163,7 +163,7 @@ def _card(title: str, checkpoint: Checkpoint) -> str:
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         models=None if hub_id is None else [hub_id],
-        license=license_of(checkpoint.place).get("license"),
+        **{name: terms[name] for name in LICENSE_TERMS if name in terms},
     )
     what = "the checkpoint in `checkpoint/`" if hub_id is None else f"[{hub_id}](https://huggingface.co/{hub_id})"
     return (

@@ -5,11 +5,9 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
-
-from .. import __version__
-from ..card import metadata_of, named_labels
+from ..card import header, inherited, named_labels, render
 from ..hub import Checkpoint
+from ..publishing_vit_scratch import CARD
 from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -56,22 +54,21 @@ class Facts:
 
 def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) -> None:
     """Render the template into the README.md of a folder that holds the exported file."""
-    before = metadata_of(facts.checkpoint.place)
     is_onnx = facts.format != "torch-export"
-    base_model = facts.checkpoint.hub_id or before.get("base_model")
-    metadata = ModelCardData(
-        model_name=name,
-        library_name="onnx" if is_onnx else "pytorch",
-        pipeline_tag="image-classification",
-        tags=["vit-scratch", "vision-transformer", *(["onnx"] if is_onnx else [])],
-        base_model=base_model,
-        license=before.get("license"),
-    )
-    if base_model and facts.format == "onnx-int8":
-        metadata["base_model_relation"] = "quantized"
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(TEMPLATE),
+    terms = inherited(facts.checkpoint)
+    base_model = terms.get("base_model")
+    relation = {"base_model_relation": "quantized"} if base_model and facts.format == "onnx-int8" else {}
+    render(
+        header(
+            name,
+            classifies=True,
+            terms=terms,
+            library="onnx" if is_onnx else "pytorch",
+            tags=["onnx"] if is_onnx else [],
+            **relation,
+        ),
+        folder / CARD,
+        TEMPLATE,
         **{name: value for name, value in vars(facts).items() if name != "source"},
         is_int8=facts.format == "onnx-int8",
         model_name=for_markdown(name),
@@ -84,9 +81,7 @@ def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) ->
         base_model=base_model if isinstance(base_model, str) else None,
         has_data_file=(folder / f"{facts.file}.data").exists(),
         labels=named_labels(dict(enumerate(label_names))),
-        vit_scratch_version=__version__,
     )
-    (folder / "README.md").write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
 def version_of(package: str) -> str:

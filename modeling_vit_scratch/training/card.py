@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import architecture, base_model_of, in_words, name_of
+from ..card import architecture, header, in_words, inherited, name_of, render
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
 from ..hub import Checkpoint, hub_id_of, is_hub_id
-from ..presets import is_preset, shipped_path
+from ..presets import is_preset
+from ..publishing_vit_scratch import CARD
 from ..text import for_markdown
 from .report import clock
 
@@ -72,9 +73,9 @@ class FinishedRun:
 
 def write_model_card(run: FinishedRun, path: Path) -> None:
     """Render `model_card.md` for a run into a README.md at `path`."""
-    card = ModelCard.from_template(
+    render(
         card_metadata(run),
-        template_path=str(shipped_path("model_card.md")),
+        path,
         **architecture(run.name, run.model, run.processor),
         origin=_origin(run),
         sample="sample.png",
@@ -94,7 +95,6 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
     )
-    path.write_text(f"{str(card).rstrip()}\n", encoding="utf-8")
 
 
 def card_metadata(run: FinishedRun) -> ModelCardData:
@@ -114,14 +114,12 @@ def card_metadata(run: FinishedRun) -> ModelCardData:
         for split, _, metric in [key.partition("_")]
         if metric in HUB_METRICS
     ]
-    return ModelCardData(
-        model_name=run.name,
-        base_model=base_model_of(_source(run)),
+    return header(
+        run.name,
+        classifies=run.classifies,
+        terms=inherited(_source(run)),
         datasets=[run.recipe["data"]] if is_hub_id(run.recipe["data"]) else None,
         eval_results=results or None,
-        library_name="transformers",
-        pipeline_tag="image-classification" if run.classifies else "image-feature-extraction",
-        tags=["vit-scratch", "vision-transformer"],
         metrics=sorted({result.metric_type for result in results}) or None,
     )
 
@@ -146,10 +144,11 @@ def _source(run: FinishedRun) -> Checkpoint:
     """
     model = run.recipe["model"]
     hub_id = hub_id_of(model)
-    commit = None
-    if hub_id is not None:
-        commit = "" if run.resumed else getattr(getattr(run.model, "config", None), "_commit_hash", "")
-    return Checkpoint(hub_id or model, Path(model), commit, preset=is_preset(model))
+    if hub_id is None:
+        return Checkpoint(model, Path(model), preset=is_preset(model))
+    commit = "" if run.resumed else getattr(getattr(run.model, "config", None), "_commit_hash", "")
+    card = try_to_load_from_cache(hub_id, CARD, revision=commit or None)
+    return Checkpoint(hub_id, Path(card).parent if isinstance(card, str) else Path(model), commit)
 
 
 def _origin(run: FinishedRun) -> str:
