@@ -35,6 +35,20 @@ def initialize(module: nn.Module, config: ViTScratchConfig) -> None:
             _as_pretrained(module)
 
 
+def renew(module: nn.Module, config: ViTScratchConfig) -> None:
+    """Give a part of a model new random weights, in place of any that were loaded; the rest of the model is not read.
+
+    Device and type of the weights stay; weights on the meta device are made on the CPU.
+    """
+    for part in module.modules():
+        for name, weight in list(part.named_parameters(recurse=False)):
+            # A weight of its own: transformers marks those that were loaded, and then leaves them alone.
+            device = "cpu" if weight.is_meta else weight.device
+            setattr(part, name, nn.Parameter(torch.empty_like(weight, device=device)))
+    with torch.no_grad():
+        module.apply(lambda part: initialize(part, config))
+
+
 def _as_the_article(module: nn.Module) -> None:
     if isinstance(module, MultiHeadSelfAttention):
         # Runs after its two linear layers had theirs, so this stands.

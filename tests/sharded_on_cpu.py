@@ -19,7 +19,7 @@ from modeling_vit_scratch.training.trainer import ViTTrainer
 
 decide = AcceleratorState.__init__
 learn = ViTTrainer.training_step
-prepare = ViTTrainer._prepare_for_training
+begin = ViTTrainer.begin_average
 
 
 def decide_as_on_gpus(self, *arguments, **options):
@@ -28,15 +28,14 @@ def decide_as_on_gpus(self, *arguments, **options):
     decide(self, *arguments, **options)
 
 
-def check_shards(self, *arguments, **options):
+def check_shards(self):
     """Whatever the test is of, the weights and what the optimizer keeps of them are in two halves."""
-    prepared = prepare(self, *arguments, **options)
+    begin(self)
     assert isinstance(self.model, FSDPModule)
     for parameter in self.model.parameters():
         assert isinstance(parameter, DTensor)
         assert parameter.device_mesh.size() == 2
         assert parameter.placements == (Shard(0),)
-    return prepared
 
 
 def learn_and_tell(self, *arguments, **options):
@@ -61,5 +60,5 @@ def whole_bytes(tensor):
 
 
 AcceleratorState.__init__ = decide_as_on_gpus
-ViTTrainer._prepare_for_training = check_shards
+ViTTrainer.begin_average = check_shards
 ViTTrainer.training_step = learn_and_tell

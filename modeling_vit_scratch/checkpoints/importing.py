@@ -15,6 +15,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..finite import check_weights
+from ..initialization_vit_scratch import renew
 from ..layers_vit_scratch import height_width
 from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
 from .facts import check_known, check_num_labels, check_size, checked_facts, contradicted
@@ -290,6 +291,5 @@ def fill(
             )
     model.load_state_dict({name: tensor.contiguous() for name, tensor in named.items()}, assign=True, strict=not new)
     if new and isinstance(model, ViTScratchForImageClassification):
-        head = model.classification_head.to_empty(device="cpu").to(next(iter(state.values())).dtype)
-        head.apply(model._init_weights)
+        renew(model.classification_head.to(next(iter(state.values())).dtype), config)
     return model.eval(), [f"new random head for {config.num_labels} labels"] if new else []

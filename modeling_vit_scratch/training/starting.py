@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration_vit_scratch import ViTScratchConfig
 from ..finite import check_weights
 from ..hub import Checkpoint
+from ..initialization_vit_scratch import renew
 from ..layers_vit_scratch import height_width
 from ..overrides import parse_overrides
 from ..prediction.loading import find_model, load_configuration, load_model, load_processor, loading
@@ -78,7 +79,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     model, whole = load_weights(start, AutoModelForImageClassification)
     if whole and old_names == label_names:
         return model, processor, f"loaded     {start.source}, its head kept: the labels are the same"
-    _renew_head(model)  # where the sizes match, the old head was loaded
+    _renew_head(model, config)  # where the sizes match, the old head was loaded
     return (
         model,
         processor,
@@ -136,8 +137,8 @@ def load_weights(start: Start, auto_class: Any) -> tuple[PreTrainedModel, bool]:
     return model, not absent
 
 
-def _renew_head(model: PreTrainedModel) -> None:
+def _renew_head(model: PreTrainedModel, config: ViTScratchConfig) -> None:
     """Give new random weights to all that stands outside the body."""
-    fresh = type(model)(model.config).state_dict()
-    body = f"{model.base_model_prefix}."
-    model.load_state_dict({name: weight for name, weight in fresh.items() if not name.startswith(body)}, strict=False)
+    for name, part in model.named_children():
+        if name != model.base_model_prefix:
+            renew(part, config)

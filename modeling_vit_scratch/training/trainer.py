@@ -86,6 +86,7 @@ class ViTTrainer(Trainer):
         self.vote = Vote()
         self.step_loss: Tensor | None = None
         self.average: WeightAverage | None = None
+        self.resumed_from: str | None = None
         self.loaders: list[DataLoader] = []
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -104,16 +105,19 @@ class ViTTrainer(Trainer):
             Interrupted: if the run was asked to end.
         """
         check_checkpoint(resume_from_checkpoint, self.is_fsdp_enabled)
+        self.resumed_from = resume_from_checkpoint
         try:
             with warnings.catch_warnings():
                 # The patches are a view of what the convolution gave, and nothing is done in place to them.
                 warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-                return super().train(resume_from_checkpoint, **options)
+                output = super().train(resume_from_checkpoint, **options)
         except RuntimeError as error:
             # A signal to all processes of a job ends those that load images.
             if self.stop.received is not None and "DataLoader worker" in str(error):
                 raise Interrupted(self.stop.received) from error
             raise
+        self._end_average()
+        return output
 
     # --- Images ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ class ViTTrainer(Trainer):
         """Vary the batch, learn from it, and note whether the loss is a number."""
         if self.batch_augmentation:
             progress = self.state.global_step / self.state.max_steps
-            images = self._prepare_inputs(inputs)["pixel_values"]
+            images = inputs["pixel_values"]
             inputs["pixel_values"], inputs["labels"] = self.batch_augmentation(images, inputs["labels"], progress)
             if inputs["pixel_values"].shape != images.shape:
                 inputs["interpolate_pos_encoding"] = True
@@ -280,17 +284,22 @@ class ViTTrainer(Trainer):
         spared = cast(Any, model).no_weight_decay()
         return [name for name, _ in model.named_parameters() if name not in spared]
 
-    def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        keep_origin(prepared[0])
+    def begin_average(self) -> None:
+        """Begin the moving average of the weights as the run begins, or go on with that of its checkpoint."""
+        keep_origin(self.model_wrapped)
         if self.args.ema_decay:
-            self.average = WeightAverage(self.accelerator.unwrap_model(prepared[0]), self.args.ema_decay)
-            if resume_from_checkpoint is not None:
+            self.average = WeightAverage(self.accelerator.unwrap_model(self.model_wrapped), self.args.ema_decay)
+            if self.resumed_from is not None:
                 # The checkpoint's model is the average, which is in the model now.
-                file = self._trained_weights(resume_from_checkpoint)
-                self.average.load_state_dict(load_file(file))
+                self.average.load_state_dict(load_file(self._trained_weights(self.resumed_from)))
                 self.average.swap()
-        return prepared
+
+    def _end_average(self) -> None:
+        """Leave the average in the model, unless the best checkpoint is in it, which holds one already."""
+        best_in_place = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if self.average is not None and not best_in_place:
+            self.average.swap()
+        self.average = None
 
     def evaluation_loop(self, *arguments: Any, **options: Any):
         """Evaluate the average of the weights, if there is one; the loss of a classifier is the mean of all images."""
@@ -303,23 +312,10 @@ class ViTTrainer(Trainer):
             output = super().evaluation_loop(*arguments, **options)
         if self.compute_loss_func is not None:
             # Transformers' is the mean of the batches, and those of several processes are filled up with images again.
-            metrics, (*_, losses) = (
-                cast(Any, output.metrics),
-                cast(Any, output.predictions),
-            )  # of each image, at the end
+            metrics: Any = output.metrics
+            *_, losses = cast(Any, output.predictions)  # of each image, at the end
             (name,) = (name for name in metrics if name.endswith("_loss"))
             metrics[name] = float(losses.mean(dtype=float))
-        return output
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self.average = None  # the checkpoint has it in place
-
-    def _finalize_training(self, *arguments: Any, **options: Any):
-        output = super()._finalize_training(*arguments, **options)
-        if self.average is not None:
-            self.average.swap()
-            self.average = None
         return output
 
     # --- Checkpoints -------------------------------------------------------------------------------------------------
@@ -387,7 +383,7 @@ class ViTTrainer(Trainer):
 
 
 class _AroundSteps(TrainerCallback):
-    """Seeds each process, calls the trainer after each step, and ends a run that was asked to end once it is saved."""
+    """Seeds each process, calls the trainer around steps, and ends a run that was asked to end once it is saved."""
 
     def __init__(self, trainer: ViTTrainer):
         self.trainer = trainer
@@ -397,6 +393,7 @@ class _AroundSteps(TrainerCallback):
         # The weights are made, from the seed that all processes share. What varies a batch, and what the model drops,
         # each process draws for itself; a run that goes on restores the state of each.
         set_seed(args.seed + args.process_index)
+        self.trainer.begin_average()
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.after_step():
