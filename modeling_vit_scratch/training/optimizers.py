@@ -74,7 +74,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the nearest orthogonal matrix, in bfloat16: (rows, columns) -> same, singular values about 0.7 to 1.2.
+    """Nearly the nearest orthogonal matrix, in bfloat16: (rows, columns) -> same, singular values about 0.5 to 1.5.
 
     Five steps of a Newton-Schulz iteration whose polynomial grows small singular values fast, with coefficients and
     precision of the article.
