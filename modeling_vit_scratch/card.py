@@ -44,16 +44,8 @@ def write_import_card(
         terms: those of the source, as `inherited` gives them.
         path: the file.
     """
-    render(
-        header(name, classifies=classifies(model), terms=terms),
-        path,
-        **architecture(name, model, processor),
-        origin=f"imported from {in_words(source)}, a checkpoint of {lineage}",
-        sample="photo.jpg",
-        labels=_labels_of(model),
-        classifies=classifies(model),
-        notes=[for_markdown(note) for note in notes],
-    )
+    origin = f"imported from {in_words(source)}, a checkpoint of {lineage}"
+    _write(header(name, classifies=classifies(model), terms=terms), model, processor, notes, path, origin=origin)
 
 
 def write_export_card(
@@ -77,17 +69,39 @@ def write_export_card(
         terms: those of the source, as `inherited` gives them.
         path: the file.
     """
-    render(
+    _write(
         header(name, classifies=classifies(model), terms=terms, library=library),
+        model,
+        processor,
+        exported.notes,
         path,
-        **architecture(name, model, processor),
         origin=f"exported to {library} from {in_words(source)}",
         library=library,
         became=exported.became,
         code=exported.code,
-        labels=_labels_of(model),
+    )
+
+
+def _write(
+    metadata: ModelCardData,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    notes: list[str],
+    path: Path,
+    **values: Any,
+) -> None:
+    """Write the card of weights that were converted."""
+    assert metadata.model_name is not None
+    assert model.config.id2label is not None
+    render(
+        metadata,
+        path,
+        **architecture(metadata.model_name, model, processor),
+        sample="photo.jpg",
+        labels=named_labels(model.config.id2label) if classifies(model) else [],
         classifies=classifies(model),
-        notes=[for_markdown(note) for note in exported.notes],
+        notes=[for_markdown(note) for note in notes],
+        **values,
     )
 
 
@@ -149,11 +163,6 @@ def inherited(source: Checkpoint) -> dict[str, Any]:
 def classifies(model: PreTrainedModel) -> bool:
     """Whether a model of ours has a head."""
     return hasattr(model, "classification_head")
-
-
-def _labels_of(model: PreTrainedModel) -> list[str]:
-    assert model.config.id2label is not None
-    return named_labels(model.config.id2label) if classifies(model) else []
 
 
 def named_labels(id2label: dict[Any, str]) -> list[str]:
