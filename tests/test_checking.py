@@ -245,6 +245,18 @@ def test_processes_share_the_images_out(monkeypatch, decoded, images):
         assert one.tolist() == other.tolist()
 
 
+def test_each_process_takes_the_cores_that_are_its_own(monkeypatch):
+    threads = []
+    pool = checking.ThreadPoolExecutor
+    monkeypatch.setattr(checking, "ThreadPoolExecutor", lambda count: threads.append(count) or pool(count))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    for processes in ("1", "2", "8"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert bad_images(undecoded([row(encoded(noise()))])) == {}
+    assert threads == [6, 3, 1]
+
+
 # --- Duplicates ------------------------------------------------------------------------------------------------------
 
 
