@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import HfApi
 from pictures import noise
 from runs import SMALL, classes_of_pictures, vit_scratch
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+import modeling_vit_scratch
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.cli import VERBS
 from modeling_vit_scratch.presets import preset_names, recipe_names
 from modeling_vit_scratch.training.recipes import parse_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Whose blocks go on where the one before ended; all others stand alone.
 IN_ONE_SESSION = ("walkthrough.md",)
 
@@ -210,6 +212,11 @@ def test_every_training_that_was_measured_is_one_that_can_be_repeated():
                 assert parse_recipe(recipe, flags, verb)
                 found += 1
     assert found > 5
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], citation["license"]) == (modeling_vit_scratch.__version__, "Apache-2.0")
 
 
 def test_every_script_that_is_named_exists():
