@@ -101,9 +101,7 @@ def fetched(
     commit, problem = _settled(name, revision)
     if problem:
         raise ValueError(f"{sought}{problem}.")
-    if os.environ.get("RANK", "0") == "0":
-        why = f"{source} is no folder here: " if sought else ""
-        logger.warning(f"{why}using the Hub's {name} at commit {commit[:SHOWN]}")
+    say_where_from(source, name, commit)
     for patterns in weights:
         try:
             folder = _snapshot(name, commit, [*patterns, *(["*.py"] if code else [])])
@@ -112,6 +110,20 @@ def fetched(
         if any(path for pattern in patterns for path in folder.glob(pattern)):
             return Checkpoint(name, folder, commit)
     raise ValueError(f"{sought}the Hub's {name} holds no weights: {', '.join(weights[-1])}.")
+
+
+def say_where_from(source: str, name: str, commit: str | None) -> None:
+    """Log that something is from the Hub, once of all processes: who meant a folder of that name has to know.
+
+    Args:
+        source: as it was given.
+        name: what the Hub has, in words.
+        commit: its state, if that is known.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        why = "" if source.startswith(SCHEMES) else f"{source} is no folder here: "
+        at = "" if commit is None else f" at commit {commit[:SHOWN]}"
+        logger.warning(f"{why}using the Hub's {name}{at}")
 
 
 def _settled(name: str, revision: str | None) -> tuple[str, str]:

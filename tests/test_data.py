@@ -488,6 +488,15 @@ def test_splits_of_a_hub_dataset_may_have_other_names(monkeypatch):
     assert list(load_images("someone/pets")) == ["train", "validation"]
 
 
+def test_data_from_the_hub_says_so_with_its_commit(monkeypatch, caplog):
+    pets = Dataset.from_dict({"image": FILES[:2], "label": [0, 1]})
+    pets.info.download_checksums = {f"hf://datasets/someone/pets@{'0123abcd' * 5}/train.parquet": {}}
+    monkeypatch.setattr(data, "load_dataset", lambda *_: DatasetDict({"train": pets}))
+    load_images("someone/pets")
+    said = "someone/pets is no folder here: using the Hub's dataset someone/pets at commit 0123abc"
+    assert caplog.messages == [said]
+
+
 def test_the_hub_cannot_be_reached():
     assert sentence("someone/pets").startswith(
         "there is no folder or file someone/pets, and the Hub dataset someone/pets could not be loaded: Couldn't reach "

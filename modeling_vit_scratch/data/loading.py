@@ -8,6 +8,7 @@ any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`;
 import difflib
 import glob
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
+from ..hub import say_where_from
 from .columns import image_column, images_and_labels, listed, only_images
 from .images import images_in, is_hidden
 from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
@@ -289,9 +291,18 @@ def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
     if not could_be_hub_dataset(name):
         raise ValueError(f"{nothing}.")
     try:
-        return load_dataset(name, config_name)
+        splits = load_dataset(name, config_name)
     except Exception as error:
         raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {reason_of(error)}") from error
+    files = " ".join(url for dataset in splits.values() for url in dataset.info.download_checksums or {})
+    say_where_from(name, f"dataset {name}", commit_in(files))
+    return splits
+
+
+def commit_in(files: str) -> str | None:
+    """The commit of the Hub's files, which is a part of their addresses."""
+    found = re.search(r"@([0-9a-f]{40})\b", files)
+    return found[1] if found else None
 
 
 def could_be_hub_dataset(name: str) -> bool:

@@ -16,8 +16,9 @@ from datasets import IterableDataset, load_dataset, load_dataset_builder
 from fsspec.core import url_to_fs
 from tqdm.auto import tqdm
 
+from ..hub import say_where_from
 from .columns import listed
-from .loading import FORMATS, could_be_hub_dataset, files_of_many_images, reason_of
+from .loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of
 from .splits import files_by_split, named_splits
 
 # Shards that are counted at once: it is mostly waiting.
@@ -56,7 +57,9 @@ def _hub_shards(name: str, config_name: str | None) -> Shards:
         originals = named_splits({split: split for split in files}, name)
         splits = {split: files[original] for split, original in originals.items()}
         format = _format([file for found in splits.values() for file in found], name)
-        return Shards(format, splits, builder.as_streaming_dataset(split=originals["train"]))
+        train = builder.as_streaming_dataset(split=originals["train"])
+        say_where_from(name, f"dataset {name}", commit_in(str(builder.base_path)))
+        return Shards(format, splits, train)
     except ValueError:
         raise
     except Exception as error:
