@@ -46,6 +46,7 @@ def test_evaluation_gives_what_the_auto_classes_do(classifier, tmp_path):
         expected = model(pixel_values).logits
     for found, of_them in zip(results.outcome, outcome_of(expected, torch.tensor(results.labels), 3), strict=True):
         np.testing.assert_allclose(found, of_them, atol=1e-6)
+    assert [column.shape for column in results.outcome] == [(15,)] * 3  # no logits
     assert results.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert results.name == "all"
 

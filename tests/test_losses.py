@@ -9,6 +9,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from modeling_vit_scratch.training.classification import kept_of
 from modeling_vit_scratch.training.losses import ClassificationLoss, class_weights
 
 # Probabilities 1/8, 2/8 and 5/8, and what each costs where it is the target.
@@ -115,6 +116,18 @@ def test_the_logits_learn():
     logits = torch.tensor([LOGITS], requires_grad=True)
     ClassificationLoss()({"logits": logits}, torch.tensor([2])).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[1 / 8, 2 / 8, 5 / 8 - 1]]))
+
+
+@pytest.mark.parametrize("settings", [(0.0, None), (0.1, None), (0.1, [0.5, 2.0, 1.0])], ids=str)
+def test_validation_keeps_four_numbers_of_an_image_whose_mean_loss_is_that_of_all(settings):
+    smoothing, weights = settings
+    criterion = ClassificationLoss(smoothing, None if weights is None else torch.tensor(weights))
+    logits, labels = torch.randn(11, 3, generator=torch.Generator().manual_seed(0)), torch.arange(11) % 3
+    kept = kept_of(logits, labels, loss=criterion, num_labels=3)
+    assert [column.shape for column in kept] == [(11,)] * 4
+    torch.testing.assert_close(kept[-1].mean(), criterion({"logits": logits}, labels))
+    one = criterion({"logits": logits[4:5]}, labels[4:5])
+    torch.testing.assert_close(kept[-1][4], one)
 
 
 # --- Weights of the classes ------------------------------------------------------------------------------------------

@@ -83,13 +83,14 @@ def outcome_of(logits: Tensor, labels: Tensor, num_labels: int) -> Outcome:
 
 def _outcome_of(logits: Tensor, labels: Tensor) -> Outcome:
     logits = logits.float() if logits.element_size() < 4 else logits
-    highest, of_label = logits.amax(dim=1, keepdim=True), logits.gather(1, labels[:, None])  # (B, 1)
+    lowest, highest = torch.aminmax(logits, dim=1, keepdim=True)  # (B, 1)
+    finite = (lowest.isfinite() & highest.isfinite()).squeeze(1)
+    of_label = logits.gather(1, labels[:, None])  # (B, 1)
     lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]  # (B, K)
     ranks = ((logits > of_label) | ((logits == of_label) & lower)).sum(dim=1)
     # exp(highest) / sum(exp), both divided by exp(highest), so that nothing overflows.
     exact = torch.float32 if logits.device.type == "mps" else torch.float64
     confidences = 1 / (logits - highest).to(exact).exp().sum(dim=1)
-    finite = logits.isfinite().all(dim=1)
     return Outcome(logits.argmax(dim=1), ranks, confidences.masked_fill(~finite, torch.nan))
 
 
