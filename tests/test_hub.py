@@ -664,7 +664,7 @@ def test_what_was_used_once_is_used_without_the_hub(strangers, digits_run, monke
     assert vit_scratch("predict", "outputs/digits", "pets", f"--revision={strangers}") == first
 
 
-def test_what_is_made_of_it_names_the_hub_and_the_commit_and_no_cache(strangers, ada, hub, tmp_path):
+def test_what_is_made_of_it_names_the_hub_and_the_commit_and_no_cache(strangers, ada, hub, tmp_path, caplog):
     flags = ("--finetuning=lora", "--max_steps=1", "--train_val_split=0", "--output_dir=run", "--data=pets")
     assert vit_scratch("train", "finetune", "--model=hf-hub:outputs/digits", *flags).status == 0
     card = ModelCard.load(tmp_path / "run" / "README.md")
@@ -674,6 +674,10 @@ def test_what_is_made_of_it_names_the_hub_and_the_commit_and_no_cache(strangers,
     assert adapter["base_model_name_or_path"] == "outputs/digits"
     assert not [path for path in tmp_path.glob("run/*.*") if b"/snapshots/" in path.read_bytes()]
     loaded, _, _ = load_checkpoint("outputs/digits")
+    assert (
+        caplog.messages[-1]
+        == f"outputs/digits is no folder here: using the Hub's outputs/digits at commit {strangers[:7]}"
+    )
     loaded.push_to_hub("ada/again")
     assert published(hub, "ada/again").keys() == PUBLISHED
 
