@@ -344,7 +344,7 @@ def test_without_validation_the_last_checkpoint_is_taken(pretrain):
     folder, result = pretrain("--train_val_split=0", "--max_steps=2")
     assert "validation loss" not in result.out
     assert "validation" not in values(result)
-    assert result.lines[-3].endswith("(the last one)")
+    assert result.lines[-2].endswith("(the last one)")
     assert json.loads((folder / "all_results.json").read_text()) == {}
     assert "None: the data had no validation split." in (folder / "README.md").read_text()
 
