@@ -4,6 +4,7 @@
 No version number speaks for these names. `INTERFACES` is the list: with each name stand the reason, the files, and the
 test that fails if the name is there still and means something else. A name that is gone, or takes other arguments,
 fails here, with the files to look at. A name that is used and not listed fails, and one that is listed and not used.
+`BEHAVIOURS` is what is relied on without any name.
 """
 
 import ast
@@ -177,6 +178,62 @@ INTERFACES = (
 )
 
 
+class Behaviour(NamedTuple):
+    """What a library does and does not document."""
+
+    library: str
+    what: str
+    files: str
+    test: str
+
+
+BEHAVIOURS = (
+    Behaviour(
+        "transformers",
+        "a run calls `on_train_begin` when all of its checkpoint is loaded, and before its first step",
+        "training/trainer.py",
+        "survival",
+    ),
+    Behaviour(
+        "transformers",
+        "a saved folder gets the siblings that a file imports, which a pattern finds in its text",
+        OURS,
+        "remote_code",
+    ),
+    Behaviour(
+        "transformers",
+        "with FSDP the first process alone loads weights; those of the others are on the meta device",
+        "training/starting.py",
+        "sharding",
+    ),
+    Behaviour(
+        "torch",
+        "a module that FSDP2 shards is of a class derived from its own, the last of the bases",
+        "training/sharding.py",
+        "sharding",
+    ),
+    Behaviour(
+        "accelerate",
+        "a prepared loader keeps the one that it was made of as `base_dataloader`",
+        "training/trainer.py",
+        "survival",
+    ),
+    Behaviour(
+        "torch",
+        "the message of a worker's error ends with its own, and one that was killed is called `DataLoader worker`",
+        "training/trainer.py",
+        "survival",
+    ),
+    Behaviour(
+        "torch",
+        "collectives of FSDP2 are `_allgather_base_` and `_reduce_scatter_base_` of c10d",
+        "scripts/measure_scale.py",
+        "measure_scale",
+    ),
+    Behaviour("gradio", "uploads lie where `GRADIO_TEMP_DIR` says as a page is built", "demo/serving.py", "demo"),
+)
+
+
 def found(path: str) -> Any:
     """A module, or what is in it."""
     module, rest = path, []
@@ -192,7 +249,7 @@ def found(path: str) -> Any:
     return thing
 
 
-def files_of(interface: Interface) -> list[str]:
+def files_of(interface: Interface | Behaviour) -> list[str]:
     return [file if file.startswith("scripts/") else f"{PACKAGE}/{file}" for file in interface.files.split()]
 
 
@@ -224,8 +281,10 @@ def test_what_is_used_of_others_is_what_is_listed():
     assert not stale, f"listed in INTERFACES and not used any more: {stale}"
 
 
-def test_the_tests_that_notice_are_there():
-    assert all((ROOT / "tests" / f"test_{interface.test}.py").is_file() for interface in INTERFACES)
+def test_the_files_and_the_tests_that_are_named_are_there():
+    for item in (*INTERFACES, *BEHAVIOURS):
+        assert (ROOT / "tests" / f"test_{item.test}.py").is_file(), item
+        assert all((ROOT / file).is_file() for file in files_of(item)), item
 
 
 # --- What is used ----------------------------------------------------------------------------------------------------
