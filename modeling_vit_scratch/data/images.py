@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,21 @@ def pillow_silent() -> Iterator[None]:
         yield
 
 
-def decoded(image: Any, formats: list[str] | None = None) -> Image.Image:
-    """What `read_image` does, for threads whose caller has silenced Pillow around all of them."""
+def decoded(
+    image: Any, formats: list[str] | None = None, *, admit: Callable[[int], object] | None = None
+) -> Image.Image:
+    """What `read_image` does, for threads whose caller has silenced Pillow around all of them.
+
+    Args:
+        image, formats: what `read_image` takes.
+        admit: is told how many pixels a file has before they are decoded, and may have them wait.
+    """
     name = _image_name(image)
     try:
         given = isinstance(image, Image.Image)
         with nullcontext(image) if given else Image.open(_image_file(image, name), formats=formats) as picture:
+            if admit is not None and not given:
+                admit(picture.width * picture.height)
             # Pillow has read the values of a 16-bit PGM as 32-bit ones.
             is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
             if given:

@@ -4,23 +4,22 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.images import BadImageError, decoded, pillow_silent
+from ..data.images import BadImageError, pillow_silent
 from ..data.preprocessing import check_same_size, pixel_values
 from ..finite import check_logits
 from ..machine import spare_cores
 from ..tracing.int8 import Int8Classifier
 from .loading import find_checkpoint, load_checkpoint
+from .reading import Batch, Prepared, Reader
 from .sources import ImageSources
-
-# Images that a thread reads and prepares at a time.
-READ_TOGETHER = 8
 
 
 @dataclass
@@ -106,6 +105,7 @@ class Classifier:
         self.checkpoint = find_checkpoint(checkpoint, revision, trust_remote_code=trust_remote_code)
         options["trust_remote_code"] = trust_remote_code
         self.model, self.processor, self.label_names = load_checkpoint(self.checkpoint, **options)
+        self.reader = Reader(self.processor)
         if device is None:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not isinstance(self.model, Int8Classifier):
@@ -123,21 +123,21 @@ class Classifier:
         """
         # Pillow decodes and resizes side by side with other threads, and where the model computes on the same cores,
         # threads take less of its time than processes, which would have to be sent what they prepared.
-        with ThreadPoolExecutor(spare_cores() + 1) as pool:
+        num_threads = spare_cores() + 1
+        with ThreadPoolExecutor(num_threads) as pool:
 
-            def begin(numbers: range) -> list[Future[Prepared]]:
-                images = [sources[number] for number in numbers]
-                starts = range(0, len(images), READ_TOGETHER)
-                return [pool.submit(self._prepared, images[start : start + READ_TOGETHER]) for start in starts]
+            def begin(numbers: range) -> list[Future[list[tuple[int, Prepared]]]]:
+                batch = Batch(self.reader, sources, numbers)
+                return [pool.submit(batch.read) for _ in range(min(num_threads, len(numbers)))]
 
             first, *others = [*batches, range(0)]
             with pillow_silent():
-                prepared = [part.result() for part in begin(first)]
+                prepared = _in_order(begin(first))
             for batch, following in zip(batches, others, strict=True):
                 with pillow_silent():
                     parts = begin(following)
                     results = self._predictions([sources.name(number) for number in batch], prepared, top_k)
-                    prepared = [part.result() for part in parts]
+                    prepared = _in_order(parts)
                 yield results
 
     def predict_batch(self, images: Sequence[Any], top_k: int) -> list[Prediction | BadImageError]:
@@ -150,22 +150,10 @@ class Classifier:
         """
         names = [image["path"] if isinstance(image, dict) else image for image in images]
         with pillow_silent():
-            return self._predictions(names, [self._prepared(images)], top_k)
-
-    def _prepared(self, images: Sequence[Any]) -> "Prepared":
-        """Read images and make them the input of the model."""
-        readable: list[Image.Image] = []
-        problems: list[BadImageError | None] = []
-        for image in images:
-            try:
-                readable.append(decoded(image))
-                problems.append(None)
-            except BadImageError as error:
-                problems.append(error)
-        return Prepared(pixel_values(self.processor, readable) if readable else None, problems)
+            return self._predictions(names, [self.reader.read(images)], top_k)
 
     def _predictions(
-        self, names: list[str], prepared: Sequence["Prepared"], top_k: int
+        self, names: list[str], prepared: Sequence[Prepared], top_k: int
     ) -> list[Prediction | BadImageError]:
         """What is on the images of a batch, which may have been prepared in parts, under these names."""
         pixels = [part.pixels for part in prepared if part.pixels is not None]
@@ -194,6 +182,12 @@ class Classifier:
         return Prediction(name, [self.label_names[index] for index in classes], scores)
 
 
+def _in_order(parts: Sequence[Future[list[tuple[int, Prepared]]]]) -> list[Prepared]:
+    """What threads have read, in the order of the images."""
+    found = [item for part in parts for item in part.result()]
+    return [prepared for _, prepared in sorted(found, key=itemgetter(0))]
+
+
 def probabilities(logits: Tensor, config: Any) -> Tensor:
     """What a classifier's logits mean, as transformers' pipeline understands them: (B, K) -> (B, K).
 
@@ -208,10 +202,3 @@ def probabilities(logits: Tensor, config: Any) -> Tensor:
 def classes_exclude_each_other(config: Any, num_labels: int) -> bool:
     """Whether an image has one of the classes, unless `problem_type` says that it may have several, or there is one."""
     return num_labels > 1 and config.problem_type != "multi_label_classification"
-
-
-class Prepared(NamedTuple):
-    """Images that were read: (B, C, H, W) of those that can be, or None; for each, what is wrong with it, or None."""
-
-    pixels: Tensor | None
-    problems: list[BadImageError | None]

@@ -16,8 +16,9 @@ from datasets import Features
 from ..data.columns import image_column
 from ..data.images import images_in
 
-# Rows of a parquet file that are in memory at once.
-ROWS_TOGETHER = 256
+# Rows of a parquet file that are in memory at once, fewer where they have so many bytes by their mean size in the file.
+# That is less than they have in memory if many are alike, so that they are few in any case.
+ROWS_TOGETHER, BYTES_TOGETHER = 16, 2**25
 
 
 class ImageFiles:
@@ -88,11 +89,20 @@ class ParquetImages:
         if group != self.group or row < self.first:
             # Mapped rather than read, a group of any size takes no memory of its own.
             file = pq.ParquetFile(self.path, memory_map=True)
-            self.batches = file.iter_batches(ROWS_TOGETHER, row_groups=[group], columns=[self.column])
+            rows = self._rows_together(file.metadata.row_group(group))
+            self.batches = file.iter_batches(rows, row_groups=[group], columns=[self.column])
             self.group, self.first, self.rows = group, self.group_starts[group], []
         while row >= self.first + len(self.rows):
             self.first += len(self.rows)
+            self.rows = []  # before the next ones come
             self.rows = next(self.batches).column(0).to_pylist()
+
+    def _rows_together(self, group: pq.RowGroupMetaData) -> int:
+        """How many rows of a group to read at once, by their mean size."""
+        columns = [group.column(index) for index in range(group.num_columns)]
+        own = (column for column in columns if column.path_in_schema.split(".")[0] == self.column)
+        size = sum(column.total_uncompressed_size for column in own) // max(group.num_rows, 1)
+        return min(max(BYTES_TOGETHER // max(size, 1), 1), ROWS_TOGETHER)
 
     def name(self, row: int) -> str:
         """What an image is called in a table: the file and the number of its row, from 0 on."""
