@@ -17,8 +17,12 @@ os.environ |= {"HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1"}
 
 
 def pytest_collection_finish():
-    # What was imported is there to stay. Trainers look for garbage, and among it they would for a third of a second.
+    # What was imported is there to stay. Each trainer looks for garbage at its start, which takes a third of a second of
+    # the second that it is there; Python looks for it now and then in any case.
+    from accelerate.utils import memory
+
     gc.freeze()
+    memory.gc = SimpleNamespace(collect=lambda: 0)
 
 
 def pytest_unconfigure():

@@ -12,6 +12,7 @@ from runs import CHECKPOINT, classes_of_pictures, contents, refused, weights
 from safetensors.torch import save_file
 
 import modeling_vit_scratch
+from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.finite import check_weights
 from modeling_vit_scratch.inspection.explaining import explain
 from modeling_vit_scratch.prediction.classifier import Classifier
@@ -104,7 +105,7 @@ def test_logits_that_overflow_are_refused_where_they_are_computed(overflowing, d
     assert "the logits of 1 of 1 images are NaN or infinite." in line
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="NaN or infinite"):
-        Classifier(str(folder)).predict_batch([str(image)], 1)  # as the page does
+        Classifier(str(folder)).most_likely([read_image(str(image))], 1)  # as the page does
     model, processor, _ = load_checkpoint(str(folder))
     with pytest.raises(ValueError, match="NaN or infinite"):
         explain(model, processor, str(image))

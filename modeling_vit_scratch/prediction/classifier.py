@@ -140,18 +140,6 @@ class Classifier:
                     prepared = _in_order(parts)
                 yield results
 
-    def predict_batch(self, images: Sequence[Any], top_k: int) -> list[Prediction | BadImageError]:
-        """Say what is on images that are in memory together; several threads may ask at once.
-
-        Args:
-            images: what `read_image` takes, paths or rows `{"bytes": …, "path": …}`, whose paths are the files of the
-                results.
-            top_k: labels per image, at most as many as there are.
-        """
-        names = [image["path"] if isinstance(image, dict) else image for image in images]
-        with pillow_silent():
-            return self._predictions(names, [self.reader.read(images)], top_k)
-
     def _predictions(
         self, names: list[str], prepared: Sequence[Prepared], top_k: int
     ) -> list[Prediction | BadImageError]:
@@ -166,7 +154,10 @@ class Classifier:
         ]
 
     def most_likely(self, images: list[Image.Image], top_k: int) -> list[tuple[list[float], list[int]]]:
-        """Probabilities and classes of the most likely classes of each image, RGB; at most as many as there are."""
+        """Probabilities and classes of the most likely classes of each image, RGB; at most as many as there are.
+
+        Several threads may ask at once.
+        """
         return self._top(pixel_values(self.processor, images), min(top_k, len(self.label_names)))
 
     @torch.inference_mode()
