@@ -17,8 +17,8 @@ os.environ |= {"HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1"}
 
 
 def pytest_collection_finish():
-    # What was imported is there to stay. Each trainer looks for garbage at its start, which takes a third of a second of
-    # the second that it is there; Python looks for it now and then in any case.
+    # What was imported is there to stay. Each trainer looks for garbage when it begins, which would take a third of the
+    # time of a small run; Python does so now and then in any case.
     from accelerate.utils import memory
 
     gc.freeze()

@@ -76,7 +76,7 @@ INTERFACES = (
         CONFIG,
         "_commit_hash",
         None,
-        "prediction/table.py publishing_vit_scratch.py",
+        "prediction/loading.py training/card.py publishing_vit_scratch.py",
         "which commit of the Hub was loaded; nothing else remembers it",
         "hub",
     ),
@@ -138,14 +138,6 @@ INTERFACES = (
     # Processes that load images, ended at once: the garbage collector takes five seconds for each.
     Interface("torch.utils.data.DataLoader", "_iterator", None, "training/trainer.py", "holds them", "training"),
     Interface("torch.utils.data.dataloader", "_shutdown_workers", None, "training/trainer.py", "ends them", "training"),
-    Interface(
-        "torch.optim.Muon",
-        "_init_group",
-        "group params_with_grad grads",
-        "training/optimizers.py",
-        "matrices in pieces",
-        "optimizers",
-    ),
     Interface(
         "torch.ops.aten",
         "_scaled_dot_product_flash_attention_for_cpu",
