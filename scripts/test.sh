@@ -16,4 +16,4 @@ echo "Format …"
 echo "Types …"
 .venv/bin/mypy
 echo "Tests …"
-.venv/bin/pytest -n 2 --dist loadfile "$@"
+.venv/bin/pytest -n 2 --dist worksteal "$@"

@@ -73,11 +73,13 @@ def vit_scratch(*arguments: object) -> Result:
 def _libraries_as_they_were():
     """The command line silences libraries for a process that ends soon; this one goes on."""
     levels = transformers.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(levels[0])
-    huggingface_hub.logging.set_verbosity(levels[1])
-    transformers.logging.enable_progress_bar()
-    datasets.enable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(levels[0])
+        huggingface_hub.logging.set_verbosity(levels[1])
+        transformers.logging.enable_progress_bar()
+        datasets.enable_progress_bars()
 
 
 # Code for a run whose picture nobody looks at: it is drawn for people, and would take more time than a short training.
