@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
 from pictures import encoded, noise
 from transformers import AutoImageProcessor
 
+from modeling_vit_scratch.data import preprocessing, sampling
 from modeling_vit_scratch.data.images import BadImageError, read_image
 from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.data.sampling import TrainingImages
 from modeling_vit_scratch.prediction import classifier, reading, sources
 from modeling_vit_scratch.prediction.classifier import Classifier, Prediction, batches_of
 from modeling_vit_scratch.prediction.reading import Batch, Reader, Room
@@ -38,28 +42,44 @@ def files(tmp_path):
     return [str(tmp_path / f"{index}.png") for index in range(len(SIZES))]
 
 
-@pytest.fixture
-def alive(monkeypatch):
-    """The most pixels of decoded images that were alive at a time, in `alive["most"]`."""
-    found, lock, decode = {"most": 0, "pixels": 0}, threading.Lock(), reading.decoded
+def tracking(decode):
+    """What decodes images, and the most pixels of its images that were alive at a time, in `found["most"]`."""
+    found, lock = {"most": 0, "pixels": 0}, threading.Lock()
 
     def counted(change):
         with lock:
             found["pixels"] += change
             found["most"] = max(found["most"], found["pixels"])
 
-    def tracked(image, *, admit):
-        picture = decode(image, admit=admit)
+    def tracked(image, **options):
+        picture = decode(image, **options)
         counted(picture.width * picture.height)
         weakref.finalize(picture, counted, -picture.width * picture.height)
         return picture
 
+    return tracked, found
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    tracked, found = tracking(reading.decoded)
     monkeypatch.setattr(reading, "decoded", tracked)
     return found
 
 
-def test_what_is_read_is_what_is_read_one_by_one(processor, files, monkeypatch):
-    monkeypatch.setattr(reading, "PIXELS_TOGETHER", 100)
+@pytest.fixture
+def few_together(monkeypatch):
+    """Set how many pixels may be together: few_together(100)."""
+
+    def few_together(pixels):
+        for module in (preprocessing, reading):
+            monkeypatch.setattr(module, "PIXELS_TOGETHER", pixels)
+
+    return few_together
+
+
+def test_what_is_read_is_what_is_read_one_by_one(processor, files, few_together):
+    few_together(100)
     pixels, problems = Reader(processor).read(files)
     bad = [index for index, problem in enumerate(problems) if problem is not None]
     assert bad == [4, 5]
@@ -69,10 +89,12 @@ def test_what_is_read_is_what_is_read_one_by_one(processor, files, monkeypatch):
     assert (nothing, len(problems)) == (None, 1)
 
 
-def test_small_images_are_prepared_together_and_large_ones_are_not(processor, files, monkeypatch):
-    together = []
-    monkeypatch.setattr(reading, "PIXELS_TOGETHER", 100)
-    monkeypatch.setattr(reading, "pixel_values", lambda *given: together.append(len(given[1])) or pixel_values(*given))
+def test_small_images_are_prepared_together_and_large_ones_are_not(processor, files, few_together, monkeypatch):
+    together, prepare = [], preprocessing._pixel_values
+    few_together(100)
+    monkeypatch.setattr(
+        preprocessing, "_pixel_values", lambda *given: together.append(len(given[1])) or prepare(*given)
+    )
     Reader(processor).read(files)
     assert together == [2, 3, 2, 1]  # up to the first that makes them too many
 
@@ -84,9 +106,11 @@ def test_what_cannot_be_read_keeps_no_pixels(processor, files):
         assert (problem.__traceback__, problem.__cause__, problem.__context__) == (None, None, None)
 
 
-def test_few_pixels_are_in_memory_however_many_threads_there_are(digits_run, alive, tmp_path, monkeypatch):
+def test_few_pixels_are_in_memory_however_many_threads_there_are(
+    digits_run, alive, few_together, tmp_path, monkeypatch
+):
     monkeypatch.setattr(classifier, "spare_cores", lambda: 7)
-    monkeypatch.setattr(reading, "PIXELS_TOGETHER", 100)
+    few_together(100)
     for index in range(48):
         noise((60, 50), seed=index).save(tmp_path / f"{index:02}.png")
     images, model = ImageSources([str(tmp_path)]), Classifier(str(digits_run[0]))
@@ -96,13 +120,32 @@ def test_few_pixels_are_in_memory_however_many_threads_there_are(digits_run, ali
     assert alive["pixels"] == 0
     assert model.reader.room.free == 7000
     assert [item.file for item in found] == [images.name(number) for number in range(48)]
-    alone = [model.predict_batch([images[number]], 1)[0] for number in range(48)]
+    alone = [item for batch in model.predict(images, batches_of(range(48), 1), 1) for item in batch]
     assert all(isinstance(item, Prediction) for item in alone)
     np.testing.assert_allclose([item.scores for item in found], [item.scores for item in alone], atol=1e-6)
 
 
-def test_an_image_that_is_larger_than_the_room_is_read_alone(processor, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "PIXELS_TOGETHER", 10)
+def test_evaluation_and_training_have_few_pixels_in_memory_too(processor, few_together, tmp_path, monkeypatch):
+    few_together(100)
+    for index in range(12):
+        noise((60, 50), seed=index).save(tmp_path / f"{index:02}.png")
+    files = [{"bytes": None, "path": str(file)} for file in sorted(tmp_path.iterdir())]
+    images = Dataset.from_dict({"image": files}, features=Features({"image": ImageFeature(decode=False)}))
+    expected = pixel_values(processor, [read_image(file) for file in files])
+    for module in (preprocessing, sampling):
+        tracked, found = tracking(read_image)
+        monkeypatch.setattr(module, "read_image", tracked)
+        if module is preprocessing:
+            prepared = images.with_transform(preprocessing.preprocessing(processor))[:12]["pixel_values"]
+        else:
+            prepared = [row["pixel_values"] for row in TrainingImages(images, processor, [], 0).__getitems__(range(12))]
+        assert torch.equal(torch.stack(list(prepared)), expected)
+        assert found["most"] <= 2 * 60 * 50
+        assert found["pixels"] == 0
+
+
+def test_an_image_that_is_larger_than_the_room_is_read_alone(processor, tmp_path, few_together):
+    few_together(10)
     noise((60, 50)).save(tmp_path / "large.png")
     reader = Reader(processor)
     reader.room = Room(20)

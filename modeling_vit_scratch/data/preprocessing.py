@@ -4,7 +4,7 @@
 All of it can be pickled, as workers that are spawned rather than forked ask for.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,9 @@ from transformers.image_utils import SizeDict
 
 from .images import read_image
 
+# Pixels of images that are decoded before they are resized, unless one image has more.
+PIXELS_TOGETHER = 2**21
+
 
 def preprocessing(processor: BaseImageProcessor) -> Callable[[dict[str, list]], dict[str, list]]:
     """A transform for `Dataset.with_transform`: rows of `image` to rows of `pixel_values`, others as they are."""
@@ -25,18 +28,56 @@ def preprocessing(processor: BaseImageProcessor) -> Callable[[dict[str, list]], 
 
 
 def _preprocess(rows: dict[str, list[Any]], processor: BaseImageProcessor) -> dict[str, list[Any]]:
-    prepared = pixel_values(processor, [read_image(image) for image in rows["image"]])  # (B, C, H, W)
+    prepared = pixel_values(processor, map(read_image, rows["image"]))  # (B, C, H, W)
     return {"pixel_values": list(prepared)} | {name: rows[name] for name in rows if name != "image"}
 
 
-def pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
+def pixel_values(processor: Any, images: Iterable[Image.Image]) -> Tensor:
     """What the processor makes of RGB images, bit for bit: the input of a model, (B, C, H, W).
 
-    After resizing, a pixel has 256 possible values, so those of transformers' processors for Pillow are rescaled and
-    normalised once, and looked up; other processors do all of it themselves.
+    Args:
+        processor: the model's.
+        images: one or more; those that come from an iterator are taken a few at a time, so that large ones are not in
+            memory together.
 
     Raises:
         ValueError: if the processor is not for RGB, or does not make images of one size.
+    """
+    return joined(parts_of_pixel_values(processor, images))
+
+
+def parts_of_pixel_values(processor: Any, images: Iterable[Image.Image]) -> list[Tensor]:
+    """What `pixel_values` joins, a tensor for each few images that were in memory together; none of no images."""
+    parts: list[Tensor] = []
+    for together in _few_at_a_time(images):
+        parts.append(_pixel_values(processor, together))
+        together.clear()
+    return parts
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """One batch of several, whose images must be of one size."""
+    check_same_size(part.shape for part in parts)
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _few_at_a_time(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
+    together: list[Image.Image] = []
+    for image in images:
+        together.append(image)
+        del image  # or it would live until the next one is decoded
+        if sum(picture.width * picture.height for picture in together) > PIXELS_TOGETHER:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _pixel_values(processor: Any, images: list[Image.Image]) -> Tensor:
+    """Those of images that are in memory together.
+
+    After resizing, a pixel has 256 possible values, so those of transformers' processors for Pillow are rescaled and
+    normalised once, and looked up; other processors do all of it themselves.
     """
     means = getattr(processor, "image_mean", None)
     if getattr(processor, "do_normalize", False) and isinstance(means, list | tuple) and len(means) != len("RGB"):

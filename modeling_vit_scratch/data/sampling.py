@@ -11,12 +11,13 @@ decoded and the randomness that varies it.
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 from torch.utils.data import Sampler
 from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
@@ -138,17 +139,28 @@ class TrainingImages(torch.utils.data.Dataset):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
-        return self.varied(draws, [self._readable(draw % len(self)) for draw in draws])
+        return self.varied(draws, (self._readable(draw % len(self)) for draw in draws))
 
-    def varied(self, draws: Sequence[int], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Examples of rows whose images are decoded, each varied by the number of its draw."""
-        images = [row.pop("image") for row in rows]
-        for index, draw in enumerate(draws):
-            randomness = random.Random((self.seed << 64) + draw)
-            for step in self.steps:
-                images[index] = step(images[index], randomness)
-        prepared = pixel_values(self.processor, images)  # (B, C, H, W)
-        return [{"pixel_values": image, **row} for image, row in zip(prepared, rows, strict=True)]
+    def varied(self, draws: Sequence[int], rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Examples of rows whose images are decoded, each varied by the number of its draw.
+
+        Rows that come from an iterator are taken one by one, so that large images are not in memory together.
+        """
+        others: list[dict[str, Any]] = []
+
+        def images() -> Iterator[Image.Image]:
+            for draw, row in zip(draws, rows, strict=True):
+                others.append(row)
+                yield self._varied(row.pop("image"), draw)
+
+        prepared = pixel_values(self.processor, images())  # (B, C, H, W)
+        return [{"pixel_values": image, **row} for image, row in zip(prepared, others, strict=True)]
+
+    def _varied(self, image: Image.Image, draw: int) -> Image.Image:
+        randomness = random.Random((self.seed << 64) + draw)
+        for step in self.steps:
+            image = step(image, randomness)
+        return image
 
     def _readable(self, index: int) -> dict[str, Any]:
         """A row whose image is decoded: that of the index, or the next one that can be read."""

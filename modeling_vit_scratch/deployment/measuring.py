@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..card import name_of
-from ..data.images import BadImageError, read_image
+from ..data.images import pillow_silent
 from ..data.loading import is_unlabelled_folder, load_unlabelled
-from ..data.preprocessing import pixel_values
 from ..evaluation.results import ALL
 from ..evaluation.scoring import labelled_split
+from ..prediction.reading import Reader
 
 BATCH = 16
 
@@ -120,17 +120,14 @@ def measure(
     exact: list[Tensor] = []
     rounded: list[Tensor] = []
     left_out: list[str] = []
+    reader = Reader(processor)
     starts = range(0, dataset.num_rows, BATCH)
     for start in tqdm(starts, desc="measuring int8", unit="batch", leave=False, disable=None):
-        readable = []
-        for row, image in enumerate(dataset[start : start + BATCH]["image"], start):
-            try:
-                readable.append(read_image(image))
-                rows.append(row)
-            except BadImageError as error:
-                left_out.append(str(error))
-        if readable:
-            batch = pixel_values(processor, readable)
+        with pillow_silent():
+            batch, problems = reader.read(dataset[start : start + BATCH]["image"])
+        rows += [row for row, problem in enumerate(problems, start) if problem is None]
+        left_out += [str(problem) for problem in problems if problem is not None]
+        if batch is not None:
             exact.append(model(batch.to(model.dtype)).logits.argmax(1))
             rounded += [run(image).argmax(1) for image in batch.split(1)]
     if not rows:

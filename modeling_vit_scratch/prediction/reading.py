@@ -6,19 +6,17 @@ from contextlib import ExitStack, contextmanager
 from threading import Condition, Lock
 from typing import Any, NamedTuple
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from ..data.images import BadImageError, decoded
-from ..data.preprocessing import check_same_size, pixel_values
+from ..data.preprocessing import PIXELS_TOGETHER, joined, parts_of_pixel_values
 from .sources import ImageSources
 
 # Images that a thread takes at a time, unless they have so many bytes.
 READ_TOGETHER, BYTES_TOGETHER = 8, 2**22
-# Pixels that a thread decodes before it resizes them, unless one image has more.
-PIXELS_TOGETHER = 2**21
-# Pixels of such images that all threads decode at once, unless one image has more: five photographs of 24 megapixels.
+# Pixels of images with more than `PIXELS_TOGETHER` each that all threads decode at once, unless one has more: five
+# photographs of 24 megapixels.
 MOST_PIXELS = 2**27
 
 
@@ -68,24 +66,23 @@ class Reader:
 
     def read(self, images: Sequence[Any]) -> Prepared:
         """Read images, whatever `read_image` takes, while the caller keeps Pillow silent."""
-        parts: list[Tensor] = []
         problems: list[BadImageError | None] = []
-        together: list[Image.Image] = []
-        for image in images:
-            with ExitStack() as held:
-                try:
-                    together.append(self._decoded(image, held))
+
+        def readable() -> Iterator[Image.Image]:
+            for image in images:
+                with ExitStack() as held:
+                    try:
+                        picture = self._decoded(image, held)
+                    except BadImageError as error:
+                        # Without what led to it, which has the pixels that could be decoded.
+                        problems.append(BadImageError(str(error)))
+                        continue
                     problems.append(None)
-                except BadImageError as error:
-                    # Without what led to it, which has the pixels that could be decoded.
-                    problems.append(BadImageError(str(error)))
-                if sum(picture.width * picture.height for picture in together) > PIXELS_TOGETHER:
-                    parts.append(pixel_values(self.processor, together))
-                    together.clear()
-        if together:
-            parts.append(pixel_values(self.processor, together))
-        check_same_size(part.shape for part in parts)
-        return Prepared(torch.cat(parts) if len(parts) > 1 else next(iter(parts), None), problems)
+                    yield picture
+                    del picture  # before its room is given back
+
+        parts = parts_of_pixel_values(self.processor, readable())
+        return Prepared(joined(parts) if parts else None, problems)
 
     def _decoded(self, image: Any, held: ExitStack) -> Image.Image:
         def admit(pixels: int) -> None:
