@@ -86,6 +86,8 @@ def _libraries_read_the_environment() -> None:
     from huggingface_hub import constants
 
     importlib.reload(constants)
+    # The code of other models, which is found where the tests themselves keep theirs.
+    sys.path[:] = [path for path in sys.path if not Path(path, "transformers_modules").is_dir()]
     modules = os.environ.get("HF_MODULES_CACHE", os.path.join(constants.HF_HOME, "modules"))
     for module in (transformers.utils.hub, transformers.dynamic_module_utils):
         module.HF_MODULES_CACHE = modules

@@ -14,7 +14,7 @@ from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
 from modeling_vit_scratch.data import checking
-from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training import run_folder, trainer
 from modeling_vit_scratch.training.report import EpochReport
 from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE, checkpoints_in, rotate_checkpoints
 
@@ -144,6 +144,21 @@ def test_only_checkpoints_of_the_run_are_rotated(tmp_path):
         assert " ".join(names) == left
     assert (tmp_path / "checkpoint-3-copy").is_dir()
     assert (tmp_path / "checkpoint-best").is_dir()
+
+
+def test_only_checkpoints_of_the_run_are_deleted_at_its_end(command, tmp_path, monkeypatch):
+    rotate = trainer.rotate_checkpoints
+
+    def with_a_copy(**options):
+        rotate(**options)
+        (tmp_path / "run" / "checkpoint-1-copy").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(trainer, "rotate_checkpoints", with_a_copy)
+    result = vit_scratch(*command, "--num_train_epochs=2", "--output_dir", tmp_path / "run")
+    assert result.status == 0, result.err
+    left = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
+    assert len(left) == 2  # the best one, and what is not of the run
+    assert "checkpoint-1-copy" in left
 
 
 def test_a_checkpoint_of_another_folder_gives_no_leave_to_write_over_files(command, finished, tmp_path, monkeypatch):

@@ -181,7 +181,7 @@ def test_a_checkpoint_of_the_hub_stays_there_and_its_commit_is_shown(checkpoint,
     assert sorted(os.listdir(tmp_path / "space")) == ["README.md", "app.py", "modeling_vit_scratch", "requirements.txt"]
     card = SpaceCard.load(tmp_path / "space" / "README.md")
     assert card.data.models == ["someone/digits"]
-    assert card.data.license == "cc-by-4.0"
+    assert card.data.license_name == TERMS["license_name"]
     app = (tmp_path / "space" / "app.py").read_text()
     assert '    "someone/digits",\n' in app
     assert f'    "--revision={commit}",\n' in app

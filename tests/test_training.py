@@ -356,7 +356,9 @@ def test_what_is_asked_for_is_what_the_plan_says(train, flags, said):
 
 def test_mixed_precision_saves_what_was_trained_and_nothing_rounded(train):
     # Before the final checkpoint is written, all splits are predicted.
-    folder, _ = train("--max_steps=2", "--bf16", "--ema_decay=0.5", "--load_best_model_at_end=false")
+    folder, _ = train(
+        "--max_steps=2", "--bf16", "--ema_decay=0.5", "--load_best_model_at_end=false", "--save_total_limit=2"
+    )
     assert same_weights(folder, folder / "checkpoint-2")
     for name, weight in weights(folder).items():
         assert weight.dtype == torch.float32

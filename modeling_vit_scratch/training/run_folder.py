@@ -170,6 +170,16 @@ def rotate_checkpoints(output_dir: str, save_total_limit: int | None, best_model
         delete(path)
 
 
+def keep_the_best(output_dir: str, best_model_checkpoint: str | None) -> None:
+    """Delete the checkpoints of a run that has ended, but for the best one; all stay if that is not among them."""
+    checkpoints = checkpoints_in(Path(output_dir))
+    best = Path(best_model_checkpoint or "").resolve()
+    if best in [path.resolve() for path in checkpoints]:
+        for path in checkpoints:
+            if path.resolve() != best:
+                delete(path)
+
+
 def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
     """Refuse to go on from a checkpoint with other classes than those of the data.
 

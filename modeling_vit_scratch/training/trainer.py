@@ -40,7 +40,7 @@ from .averaging import WeightAverage
 from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
-from .run_folder import INCOMPLETE_CHECKPOINT, STATE, rotate_checkpoints
+from .run_folder import INCOMPLETE_CHECKPOINT, STATE, keep_the_best, rotate_checkpoints
 from .sharding import check_checkpoint, check_plugin, keep_origin, local
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,9 @@ class ViTTrainer(Trainer):
         """
         check_checkpoint(resume_from_checkpoint, self.is_fsdp_enabled)
         self.resumed_from = resume_from_checkpoint
+        # At the end transformers would delete all that is named checkpoint-1-something, whoever made it.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self.save_total_limit = limit
         try:
             with warnings.catch_warnings():
                 # The patches are a view of what the convolution gave, and nothing is done in place to them.
@@ -116,7 +119,11 @@ class ViTTrainer(Trainer):
             if self.stop.received is not None and "DataLoader worker" in str(error):
                 raise Interrupted(self.stop.received) from error
             raise
+        finally:
+            self.args.save_total_limit = limit
         self._end_average()
+        if limit == 1 and self.args.should_save:
+            keep_the_best(str(self.args.output_dir), self.state.best_model_checkpoint)
         return output
 
     # --- Images ------------------------------------------------------------------------------------------------------
@@ -351,7 +358,7 @@ class ViTTrainer(Trainer):
             os.replace(incomplete, output / name)
             rotate_checkpoints(
                 output_dir=str(output),
-                save_total_limit=self.args.save_total_limit,
+                save_total_limit=self.save_total_limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
         self.accelerator.wait_for_everyone()
