@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,13 +16,20 @@ import data_loading
 import mixed_sizes
 import peers
 import timing
+from modeling_vit_scratch.presets import preset_path
 
 ROOT = Path(__file__).parent.parent
 
 
 def run(folder, *flags):
+    """Run the script on a preset of which three blocks are left."""
+    preset = shutil.copytree(preset_path("vit-micro-patch4-32"), folder / "preset")
+    config = json.loads((preset / "config.json").read_text())
+    (preset / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    small = "from pathlib import Path; from modeling_vit_scratch import presets\n"
+    small += f"presets._presets = lambda: {{'vit-micro-patch4-32': Path({str(preset)!r})}}"
     flags = ("--models", "vit-micro-patch4-32", "--rounds", "2", "--output", folder / "speed", *flags)
-    return Run(flags, folder, script=ROOT / "scripts/benchmark.py").end()
+    return Run(flags, folder, before=small, script=ROOT / "scripts/benchmark.py").end()
 
 
 def test_it_writes_a_table_json_and_a_picture(tmp_path):

@@ -34,6 +34,7 @@ from modeling_vit_scratch import (
     ViTScratchForImageClassification,
     ViTScratchForMaskedImageModeling,
 )
+from modeling_vit_scratch.inspection import measuring
 from modeling_vit_scratch.inspection.dry_run import REFUSED, dry_run, folded
 from modeling_vit_scratch.inspection.dry_run_report import as_json, as_text
 from modeling_vit_scratch.presets import preset_names, preset_path
@@ -57,8 +58,10 @@ def hooks(model: torch.nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def article():
-    """The dry run of the article's own model."""
-    result = vit_scratch("dry-run", "--format=json")
+    """The dry run of the article's own model, each layer timed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "TIMED_PASSES", 1)
+        result = vit_scratch("dry-run", "--format=json")
     assert result.status == 0, result.err
     return json.loads(result.out)
 

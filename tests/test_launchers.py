@@ -50,21 +50,6 @@ FLAGS = (
 )
 
 
-def torchrun(output, port):
-    """Run the training script in two processes; they find each other at `port`."""
-    launcher = [BIN / "torchrun", "--nproc_per_node=2", f"--master_port={port}"]
-    command = [*launcher, ROOT / "scripts" / "train.py", *FLAGS, f"--output_dir={output}"]
-    if torch.accelerator.is_available():
-        command.append("--use_cpu")
-    return subprocess.run(
-        list(map(str, command)),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
 def in_two_processes(*arguments, folder):
     """Run a command in two processes as a launcher starts them, without waiting for what launchers import."""
     port = free_port()
@@ -77,22 +62,22 @@ def port():
     return free_port()
 
 
-def test_two_processes_of_torchrun_do_one_job(tmp_path, port):
-    output = tmp_path / "run"
-    process = torchrun(output, port)
-    assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()
+def test_two_processes_do_one_job(tmp_path):
+    output = tmp_path / "outputs" / "run"
+    results = in_two_processes("train", *FLAGS, f"--output_dir={output}", folder=tmp_path)
+    assert [result.status for result in results] == [0, 0], results
+    printed, lines = "".join(result.out for result in results), results[0].lines
 
     # One of them prints.
-    assert sum(line.startswith("device ") for line in lines) == 1
-    assert "cpu:0 x 2 processes, fp32, sdpa attention" in process.stdout
-    assert "4 steps in batches of 128" in process.stdout
+    assert sum(line.startswith("device ") for line in printed.splitlines()) == 1
+    assert "cpu:0 x 2 processes, fp32, sdpa attention" in printed
+    assert "4 steps in batches of 128" in printed
     assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch 0.2", "epoch 0.4"]
-    assert "vit-scratch" not in process.stderr
+    assert not any("vit-scratch" in result.err for result in results)
 
     # They leave one folder, as one process does, with numbers in it.
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert {path.name for path in output.iterdir() if path.is_file()} == RUN
+    assert [path.name for path in output.parent.iterdir()] == ["run"]
+    assert {path.name for path in output.iterdir() if path.is_file()} == RUN - {"training.png"}
     assert all(weight.isfinite().all() for weight in weights(output).values())
     assert "2 x 1" in (output / "README.md").read_text(encoding="utf-8")
 

@@ -341,7 +341,7 @@ def test_the_operations_are_those_that_torch_counts(fields, kernel):
 # --- Compilers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [{}, {"output_attentions": True}, {"attention_mask": padding_mask()}], ids=str)
+@pytest.mark.parametrize("asked", [{}, {"output_attentions": True, "attention_mask": padding_mask()}], ids=str)
 def test_it_compiles_to_one_graph(asked):
     torch.compiler.reset()
     model = tiny(token_merging=4)
@@ -352,12 +352,11 @@ def test_it_compiles_to_one_graph(asked):
         torch.testing.assert_close(compiled.attentions, expected.attentions)
 
 
-@pytest.mark.parametrize("strict", [True, False])
 @SIDE_EFFECT_OF_TRANSFORMERS
-def test_it_exports_for_batches_of_any_size(strict):
+def test_it_exports_for_batches_of_any_size():
     model = tiny(token_merging=4)
     batch = torch.export.Dim("batch", max=64)
-    program = torch.export.export(model, (images(),), dynamic_shapes=({0: batch},), strict=strict)
+    program = torch.export.export(model, (images(),), dynamic_shapes=({0: batch},), strict=True)
     for size in (1, 2, 5):
         torch.testing.assert_close(program.module()(images(size)).logits, model(images(size)).logits)
 
