@@ -46,12 +46,25 @@ def python(code: str, *arguments: object, environment: dict[str, str] | None = N
         cwd: the folder it runs in.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder, "out"), Path(folder, "err")
-        given = (code, list(map(str, arguments)), environment, cwd and str(cwd), *map(str, files))
-        process = FORKS.Process(target=_run_code, args=given)
-        process.start()
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = started(code, *arguments, environment=environment, cwd=cwd, out=out, err=err)
         process.join()
-        return Result(process.exitcode, *(file.read_text(encoding="utf-8") for file in files))
+        return Result(process.exitcode, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+
+def started(
+    code: str,
+    *arguments: object,
+    out: Path,
+    err: Path,
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> multiprocessing.process.BaseProcess:
+    """The process of `python` while it runs; what it prints goes to two files, or named pipes."""
+    given = (code, list(map(str, arguments)), environment, cwd and str(cwd), str(out), str(err))
+    process = FORKS.Process(target=_run_code, args=given)
+    process.start()
+    return process
 
 
 def _run_code(

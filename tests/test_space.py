@@ -5,12 +5,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from forks import started
 from gradio_client import Client, handle_file
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
@@ -142,27 +142,24 @@ def test_it_runs_alone_and_says_what_predict_says(written, checkpoint, photo, tm
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path)}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", ALONE, written, ROOT, ROOT / "tests", ""]
-    with subprocess.Popen(
-        list(map(str, command)),
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    places, out, err = (ROOT, ROOT / "tests", ROOT / "scripts", ""), tmp_path / "out", tmp_path / "err"
+    os.mkfifo(out)
+    process = started(ALONE, written, *places, environment=environment, cwd=tmp_path, out=out, err=err)
+    with out.open(encoding="utf-8") as printed:
         try:
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            assert first == f"Digits: a demo is at http://127.0.0.1:{port}/\n", process.stderr.read()
+            first = printed.readline()
+            assert first == f"Digits: a demo is at http://127.0.0.1:{port}/\n", err.read_text(encoding="utf-8")
             client = Client(
                 f"http://127.0.0.1:{port}", verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": 120}
             )
             _, label, *_ = client.predict(handle_file(str(photo)), api_name="/classify")
         finally:
             process.terminate()
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + signal.SIGTERM, "vit-scratch demo: interrupted.\n")
+        process.join()
+    assert (process.exitcode, err.read_text(encoding="utf-8")) == (
+        128 + signal.SIGTERM,
+        "vit-scratch demo: interrupted.\n",
+    )
     assert not list(tmp_path.glob("vit-scratch-demo-*"))  # what was uploaded
     [expected] = predict(str(checkpoint), [str(photo)], top_k=5, token_merging=2)
     shown = {item["label"]: item["confidence"] for item in label["confidences"]}
