@@ -40,10 +40,12 @@ def for_table(text: str) -> str:
 def for_csv(text: str) -> str:
     """Text as a cell that no spreadsheet computes: an apostrophe stands before what would begin a formula.
 
-    A text that is a number, such as the label "-1", stays as it is: there is nothing to compute.
+    A text that is a number, such as the label "-1", stays as it is: there is nothing to compute. A carriage return, for
+    many readers the end of a row, is written as `\\r`.
     """
     is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", text, re.ASCII)
-    return for_table(f"'{text}" if text.startswith(FORMULA) and not is_number else text)
+    safe = f"'{text}" if text.startswith(FORMULA) and not is_number else text
+    return for_table(safe.replace("\r", "\\r"))
 
 
 def for_file_name(text: str) -> str:

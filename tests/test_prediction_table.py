@@ -138,21 +138,25 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(checkpoint, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
 
 
+OLD_TABLE = "file,rank,label,score\nold.png,1,old,1.0\n"
+
+
 @pytest.mark.parametrize("suffix", list(READERS))
 def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"table{suffix}"
-    path.write_text("the old table")
+    write_predictions([Prediction("old.png", ["old"], [1.0])], str(path))
+    old = path.read_bytes()
     write = writing.OUTPUT_WRITERS[suffix]
 
     def failing_write(table, place):
         write(table, place)
-        assert path.read_text() == "the old table"
+        assert path.read_bytes() == old
         raise OSError("the disk is full")
 
     monkeypatch.setitem(writing.OUTPUT_WRITERS, suffix, failing_write)
     command = ("predict", checkpoint, digits / "00.png", "--output", path)
     assert refused(*command) == "vit-scratch predict: the disk is full"
-    assert path.read_text() == "the old table"
+    assert path.read_bytes() == old
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
     monkeypatch.setitem(writing.OUTPUT_WRITERS, suffix, write)
     result = vit_scratch(*command)
@@ -166,7 +170,7 @@ def test_a_command_that_is_stopped_leaves_the_old_table_and_what_it_had_done(
     checkpoint, digits, tmp_path, monkeypatch, number
 ):
     path = tmp_path / "table.csv"
-    path.write_text("the old table")
+    path.write_text(OLD_TABLE)
 
     def stopped(tables, place):
         writing._write_csv(tables, place)
@@ -178,12 +182,42 @@ def test_a_command_that_is_stopped_leaves_the_old_table_and_what_it_had_done(
     signal.signal(signal.SIGINT, before)
     expected = "vit-scratch predict: interrupted; the same command goes on.\n"
     assert (result.status, result.err) == (128 + number, expected)
-    assert path.read_text() == "the old table"
+    assert path.read_text() == OLD_TABLE
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
 
 
-def test_a_table_behind_a_link_is_written_where_the_link_leads(checkpoint, digits, tmp_path):
-    place, link = tmp_path / "elsewhere" / "table.csv", tmp_path / "link.csv"
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_file_that_is_no_table_is_not_replaced(checkpoint, digits, tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    for content in (b"mine\n", b'{"mine": 1}\n', b"[1]\n", b"\xff\xfe\n"):
+        path.write_bytes(content)
+        line = refused("predict", checkpoint, digits, "--output", path)
+        assert line.endswith(f"{path} is not a table of predictions: move it, or name another --output.")
+        assert path.read_bytes() == content
+    path.write_bytes(b"")  # as `mktemp` makes it
+    assert vit_scratch("predict", checkpoint, digits, "--output", path).status == 0
+
+
+@pytest.mark.parametrize("damage", ["fewer lines", "half a line"])
+def test_a_damaged_part_is_refused(checkpoint, digits, tmp_path, monkeypatch, damage):
+    command = ("predict", checkpoint, digits, "--output", tmp_path / "table.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_table.Parts, "to_table", lambda parts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            vit_scratch(*command)
+    part = tmp_path / "table.csv.parts" / "00000000.jsonl"
+    text = part.read_text()
+    part.write_text("".join(text.splitlines(True)[:3]) if damage == "fewer lines" else text[:-20])
+    again = "delete it, and the same command computes its predictions again."
+    assert refused(*command).endswith(f"{part} is damaged: {again}")
+    part.unlink()
+    assert vit_scratch(*command).status == 0
+    assert len(read_csv(tmp_path / "table.csv")) == 20
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table"])
+def test_a_table_behind_a_link_is_written_where_the_link_leads(checkpoint, digits, tmp_path, name):
+    place, link = tmp_path / "elsewhere" / name, tmp_path / "link.csv"
     place.parent.mkdir()
     link.symlink_to(place)
     assert vit_scratch("predict", checkpoint, digits, "--output", link).status == 0

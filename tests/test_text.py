@@ -49,9 +49,14 @@ def test_markdown_has_no_markup_formula_emoji_or_mention_of_others(text, expecte
     assert for_markdown(text) == expected
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "-", "=", "-1e5"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(1)", "\t=1", "\n=1", "-", "=", "-1e5"])
 def test_a_cell_that_a_spreadsheet_would_compute_gets_an_apostrophe(text):
     assert for_csv(text) == f"'{text}"
+
+
+def test_a_carriage_return_ends_no_row():
+    assert for_csv("\r=1") == "'\\r=1"
+    assert for_csv("a\rb") == "a\\rb"
 
 
 @pytest.mark.parametrize("text", ["-1", "+3", "-0.5", "7", "a=b", "'", "", "hot-dog", " =1"])

@@ -10,6 +10,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def read_image(image: Any, formats: list[str] | None = None) -> Image.Image:
 
     Args:
         image: a path, a PIL image, or a row of an undecoded image column, `{"bytes": …, "path": …}`.
-        formats: Pillow's names of those that may be read; by default all.
+        formats: Pillow's names of those that may be read; by default all that it decodes itself.
 
     Raises:
         BadImageError: if it is missing, empty, corrupt, truncated, of 32-bit values (whose range is unknown), or so
@@ -88,7 +89,11 @@ def decoded(
     name = _image_name(image)
     try:
         given = isinstance(image, Image.Image)
-        with nullcontext(image) if given else Image.open(_image_file(image, name), formats=formats) as picture:
+        with (
+            nullcontext(image)
+            if given
+            else Image.open(_image_file(image, name), formats=formats or _formats()) as picture
+        ):
             if admit is not None and not given:
                 admit(picture.width * picture.height)
             # Pillow has read the values of a 16-bit PGM as 32-bit ones.
@@ -114,6 +119,13 @@ def decoded(
         reason = getattr(error, "strerror", None) or f"it is corrupt or truncated ({error})"
         raise BadImageError(f"{name} cannot be read: {reason}.") from error
     raise BadImageError(f"{name} has 32-bit values, whose range is unknown: convert it to 8 or 16 bits.")
+
+
+@cache
+def _formats() -> list[str]:
+    """Pillow's names of the formats that it decodes itself: for EPS it runs Ghostscript, on programs that files are."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _image_name(image: Any) -> str:

@@ -26,7 +26,14 @@ from ..locking import locked
 from ..text import for_table
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources, file_states
-from .writing import check_bad_list, check_inputs_stay, check_output, write_bad_list, write_predictions
+from .writing import (
+    check_bad_list,
+    check_inputs_stay,
+    check_output,
+    check_replaceable,
+    write_bad_list,
+    write_predictions,
+)
 
 # Images of a part, rounded up to whole batches.
 PART_SIZE = 1024
@@ -81,6 +88,7 @@ def predict_table(
     sources = ImageSources(images, image_column_name)
     files = sources.files()
     check_inputs_stay(output, files)
+    check_replaceable(output)
     states = file_states(files)
     options: dict[str, Any] = {"precision": precision, "token_merging": token_merging}
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
@@ -257,7 +265,7 @@ class Parts:
 
     def num_done(self) -> int:
         """How many images are in parts that are there."""
-        return sum(len(self.images(number)) for number in range(self.count) if self.is_done(number))
+        return sum(len(self._part(number)) for number in range(self.count) if self.is_done(number))
 
     def write(self, number: int, results: list[Result], sources: ImageSources) -> None:
         """Write a part, whole or not at all."""
@@ -284,23 +292,36 @@ class Parts:
                 "command goes on."
             ) from error
 
+    def _part(self, number: int) -> list[dict[str, Any]]:
+        """The rows of a part.
+
+        Raises:
+            ValueError: if it is gone, or is not what was written.
+        """
+        file = self._file(number)
+        try:
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{self.folder} was emptied by another command for the same table: see what it wrote, or run this one "
+                "again."
+            ) from error
+        except ValueError:
+            rows = []
+        if len(rows) != len(self.images(number)):
+            raise ValueError(f"{file} is damaged: delete it, and the same command computes its predictions again.")
+        return rows
+
     def _rows(self) -> Iterator[dict[str, Any]]:
         for number in range(self.count):
-            try:
-                lines = self._file(number).read_text(encoding="utf-8").splitlines()
-            except FileNotFoundError as error:
-                raise ValueError(
-                    f"{self.folder} was emptied by another command for the same table: see what it wrote, or run this "
-                    "one again."
-                ) from error
-            yield from map(json.loads, lines)
+            yield from self._part(number)
 
     def to_table(self) -> Written:
         """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
         bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
         good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
         check_bad_list(self.table)
-        predicted = write_predictions(good, self.table)
+        predicted = write_predictions(good, self.table, Path(self.output).suffix)
         bad_list = write_bad_list(bad, self.table)
         self._clear()
         if bad_list is not None and not os.path.isabs(self.output):

@@ -48,6 +48,10 @@ def _write_parquet(tables: Iterator[pd.DataFrame], path: str) -> None:
 BAD_LIST = ".skipped.csv"
 BAD_LIST_COLUMNS = ("file", "reason")
 
+COLUMNS = ("file", "rank", "label", "score")
+# Characters of a row that are read to tell a table from other files.
+LONGEST_ROW = 2**20
+
 OUTPUT_WRITERS = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet}
 
 
@@ -61,6 +65,28 @@ def check_output(path: str) -> None:
         raise ValueError(f"--output {path} must end in one of {', '.join(OUTPUT_WRITERS)}.")
     check_file(path)
     check_bad_list(os.path.realpath(path))
+
+
+def check_replaceable(path: str) -> None:
+    """Refuse to replace what is not a table of predictions.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if os.path.exists(path) and os.path.getsize(path) and not _is_table(path, Path(path).suffix):
+        raise ValueError(f"{path} is not a table of predictions: move it, or name another --output.")
+
+
+def _is_table(path: str, suffix: str) -> bool:
+    """Whether a file looks like what `write_predictions` writes."""
+    try:
+        if suffix == ".parquet":
+            return pq.read_schema(path).names == list(COLUMNS)
+        with open(path, encoding="utf-8") as file:
+            line = file.readline(LONGEST_ROW)
+        return line.rstrip("\n") == ",".join(COLUMNS) if suffix == ".csv" else json.loads(line).keys() == set(COLUMNS)
+    except (OSError, ValueError, AttributeError, pa.ArrowException):
+        return False
 
 
 def check_bad_list(path: str) -> None:
@@ -111,15 +137,20 @@ def write_bad_list(bad: list[tuple[str, str]], path: str) -> str | None:
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         incomplete = os.path.join(folder, "incomplete")
         with open(incomplete, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([BAD_LIST_COLUMNS, *(map(for_csv, row) for row in bad)])
+            csv.writer(file, lineterminator="\n").writerows([BAD_LIST_COLUMNS, *(map(for_csv, row) for row in bad)])
         os.replace(incomplete, place)
     return place
 
 
-def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
+def write_predictions(predictions: Iterable[Prediction], path: str, suffix: str | None = None) -> int:
     """Write a table with a row per image and rank (columns file, rank, label, score), whole or not at all.
 
     It is written as the predictions come, so that any number of them takes no more memory than a few.
+
+    Args:
+        predictions: in order.
+        path: the file.
+        suffix: one of `OUTPUT_WRITERS`, if it is not that of the path.
 
     Returns:
         How many images there were.
@@ -132,7 +163,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
             for item in items
             for rank, (label, score) in enumerate(zip(item.labels, item.scores, strict=True), start=1)
         ]
-        return pd.DataFrame(rows, columns=["file", "rank", "label", "score"])
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def tables() -> Iterator[pd.DataFrame]:
         nonlocal number
@@ -144,6 +175,6 @@ def write_predictions(predictions: Iterable[Prediction], path: str) -> int:
 
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         incomplete = os.path.join(folder, "incomplete")
-        OUTPUT_WRITERS[Path(path).suffix](tables(), incomplete)
+        OUTPUT_WRITERS[suffix or Path(path).suffix](tables(), incomplete)
         os.replace(incomplete, path)
     return number
