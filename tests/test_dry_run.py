@@ -357,10 +357,12 @@ def test_the_page_needs_nothing_but_itself_and_shows_names_as_they_are(digits_ru
         (["digits", "--batch=100000000"], "100,000,000 images do not fit into the memory: give a smaller --batch."),
         (["--batch=0"], "argument --batch: must be a whole number from 1 on, got '0'"),
         (["digits", "--image=missing.png"], "missing.png does not exist."),
+        (["digits", "--output=photo.jpg"], "--output photo.jpg must end in .txt or .md."),
+        (["digits", "--format=json", "--output=photo.html"], "--output photo.html must end in .json."),
         (["digits", "--output=no/where.html"], "--output no/where.html cannot be written: No such file or directory."),
         (["digits", "--revision=main"], "revision main is of a model on the Hub, and digits is a preset."),
     ],
-    ids=["model", "preset", "many", "batch", "image", "output", "revision"],
+    ids=["model", "preset", "many", "batch", "image", "picture", "kind", "output", "revision"],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,9 @@ from pathlib import Path
 from ..text import show
 from .parsing import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
 
+# Of the files that `dry-run --output` writes, so that none of another kind is replaced by mistake.
+ENDINGS = {"text": (".txt", ".md"), "json": (".json",), "html": (".html", ".htm")}
+
 
 def dry_run(argv: list[str]) -> int:
     """Run `vit-scratch dry-run`; the exit status."""
@@ -16,7 +19,9 @@ def dry_run(argv: list[str]) -> int:
     parser.add_argument("--batch", metavar="N", type=positive, default=1, help="images at a time (default: 1)")
     parser.add_argument("--full", action="store_true", help="show each layer, instead of those that repeat as one")
     parser.add_argument("--format", choices=("text", "json", "html"), default="text", help="(default: text)")
-    parser.add_argument("--output", metavar="FILE", help="write to a file, which is replaced, instead of printing")
+    parser.add_argument(
+        "--output", metavar="FILE", help="write to a file (.txt, .json or .html, which is replaced) instead of printing"
+    )
     add_token_merging(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
@@ -32,6 +37,9 @@ def dry_run(argv: list[str]) -> int:
         check_file(options["output"])
         image_files = [] if options["image"] is None else [options["image"]]
         check_not_an_input(options["output"], [*image_files, *files_of(options["model"])])
+        endings = ENDINGS[options["format"]]
+        if Path(options["output"]).suffix.lower() not in endings:
+            raise ValueError(f"--output {options['output']} must end in {' or '.join(endings)}.")
     image, batch, full, format, output = (options.pop(name) for name in ("image", "batch", "full", "format", "output"))
     with stoppable():
         trusted = options.pop("trust_remote_code")

@@ -67,8 +67,9 @@ def load_checkpoint(
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ValueError(
-            f"the checkpoint {checkpoint} is no image classifier, or not whole: {len(lacking)} weights are missing, "
-            f"among them {lacking[0]}. If it was pre-trained only: vit-scratch train finetune --model {checkpoint}."
+            f"the checkpoint {checkpoint} is no image classifier, or not whole: it lacks {lacking[0]}"
+            f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}. If it was pre-trained only: "
+            f"vit-scratch train finetune --model {checkpoint}."
         )
     check_weights(model.named_parameters(), f"the checkpoint {checkpoint}")
     if model.config.problem_type == "regression":
