@@ -46,7 +46,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _not_ours(path: Path) -> str:
-    return f"{path} is where a lock goes, and is something else: move it."
+    return f"{path} should be a lock file, but is something else: move it."
 
 
 @contextmanager

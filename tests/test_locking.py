@@ -37,7 +37,7 @@ def test_what_is_no_lock_is_left_as_it_is(tmp_path, make):
     path, other = tmp_path / "lock", tmp_path / "other"
     other.write_text("mine")
     make(path, other)
-    with pytest.raises(ValueError, match="lock is where a lock goes, and is something else: move it"), hold(path):
+    with pytest.raises(ValueError, match="lock should be a lock file, but is something else: move it"), hold(path):
         pass
     assert os.path.lexists(path)
     assert other.read_text() == "mine"

@@ -347,7 +347,7 @@ def test_a_folder_where_parts_go_is_left_if_it_is_somebody_elses(checkpoint, dig
         make(Path(f"{table}.parts"))
         before = contents(tmp_path)
         line = refused("predict", checkpoint, digits, "--output", table)
-        assert f"{table}.parts is where the parts of {table} go, and is something else: move it, or name" in line
+        assert f"{table}.parts should hold the parts of {table}, but is something else: move it, or name" in line
         assert contents(tmp_path) == before
 
 
@@ -368,7 +368,7 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(checkpoint, digits, tmp_pat
     (tmp_path / "table.csv.parts").mkdir()
     (tmp_path / "table.csv.parts" / "lock").symlink_to(tmp_path / "notes")
     line = refused("predict", checkpoint, digits, "--output", tmp_path / "table.csv")
-    assert f"{tmp_path / 'table.csv.parts' / 'lock'} is where a lock goes, and is something else: move it." in line
+    assert f"{tmp_path / 'table.csv.parts' / 'lock'} should be a lock file, but is something else: move it." in line
     assert (tmp_path / "notes").read_text() == "mine"
 
 

@@ -165,7 +165,7 @@ def find_checkpoint(
     if hub_id_of(checkpoint) is None and not os.path.isdir(checkpoint):
         if checkpoint in preset_names():
             raise ValueError(f"{checkpoint} is a preset, which has no weights: name a folder or a Hub id.")
-        raise ValueError(f"there is no checkpoint folder {checkpoint}.")
+        raise ValueError(f"there is no checkpoint folder {checkpoint or '(its name is empty)'}.")
     found = fetched(checkpoint, revision, weights=[SAFETENSORS], code=trust_remote_code)
     check_finished(found)
     return found

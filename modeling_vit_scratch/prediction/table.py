@@ -202,7 +202,7 @@ class Parts:
             if PLAN not in names and all(OURS.fullmatch(name) and not name.endswith(".jsonl") for name in names):
                 return None
         raise ValueError(
-            f"{self.folder} is where the parts of {self.output} go, and is something else: move it, or name another "
+            f"{self.folder} should hold the parts of {self.output}, but is something else: move it, or name another "
             "--output."
         )
 
