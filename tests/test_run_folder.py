@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
@@ -114,7 +115,7 @@ def test_a_run_never_overwrites_the_model_that_it_begins_with(command, finished,
     before = contents(finished)
     for flag in "--overwrite_output_dir", "--resume_from_checkpoint=true":
         line = refused(*command, f"--model={finished}{model}", f"--output_dir={finished}", flag)
-        assert f"{finished} would be overwritten, and " in line
+        assert "name another output." in line
     assert contents(finished) == before
 
 
@@ -125,8 +126,47 @@ def test_a_run_never_overwrites_its_images(command, finished, verb, place):
     before = contents(finished)
     begin = command if verb == "train" else ("pretrain", "pretrain-masked")
     line = refused(*begin, f"--data={finished / place}", f"--output_dir={finished}", "--overwrite_output_dir")
-    assert f"{finished} would be overwritten, and holds {finished}/runs" in line
+    assert line.endswith(f" lies in the output {finished}: name another output.")
     assert contents(finished) == before
+
+
+@pytest.mark.parametrize("place", ["out", "cat/out", "link/far/below"])
+@pytest.mark.parametrize("verb", ["train", "pretrain"])
+def test_a_run_never_becomes_a_part_of_its_data(command, tmp_path, verb, place):
+    data = tmp_path / "pictures"
+    (tmp_path / "pictures" / "link").symlink_to(tmp_path)
+    before = contents(data)
+    begin = command if verb == "train" else ("pretrain", "pretrain-masked", f"--data={data}")
+    assert refused(*begin, f"--output_dir={data / place}").endswith(
+        f"the output folder {data / place} lies in the data folder {data}, where it could be taken for a class: choose "
+        "another --output_dir."
+    )
+    assert contents(data) == before
+
+
+def test_a_run_may_lie_beside_files_of_many_images(command, tmp_path):
+    rows = {"image": [{"bytes": path.read_bytes()} for path in sorted((tmp_path / "pictures").glob("*/00[0-3].png"))]}
+    Dataset.from_dict({**rows, "label": [index // 4 for index in range(12)]}).to_parquet(tmp_path / "train.parquet")
+    output = tmp_path / "out"
+    assert vit_scratch(*command, f"--data={tmp_path}", f"--output_dir={output}", "--max_steps=1").status == 0
+
+
+def test_a_run_in_a_data_folder_is_no_class(command, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "pictures" / "run")
+    assert refused(*command, f"--output_dir={tmp_path / 'out'}").endswith(
+        f"{tmp_path}/pictures/run holds a run of vit-scratch, not the images of a class: move it out of "
+        f"{tmp_path}/pictures."
+    )
+
+
+@pytest.mark.parametrize(("place", "how"), [("dangling", "is"), ("dangling/below", "lies below")])
+def test_a_link_to_nothing_is_no_output_folder(command, tmp_path, place, how):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert refused(*command, f"--output_dir={tmp_path / place}").endswith(
+        f"the output folder {tmp_path / place} {how} a link to something that does not exist: mend the link, or choose "
+        "another --output_dir."
+    )
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_copy_of_a_checkpoint_is_somebody_elses(command, finished):
