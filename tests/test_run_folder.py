@@ -247,7 +247,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypat
     assert f"resumed    {parted}/checkpoint-1" in result.lines
     assert [line[:9] for line in result.lines if line.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
     assert same_weights(whole, parted)
-    assert "since it was resumed" in (parted / "README.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"\b0:00:\d\d \(h:mm:ss\) since it was resumed on ", (parted / "README.md").read_text(encoding="utf-8")
+    )
 
 
 def test_it_does_not_go_on_with_other_classes(command, tmp_path, monkeypatch):
@@ -291,6 +293,19 @@ def test_it_does_not_go_on_when_the_images_changed(command, tmp_path, monkeypatc
     (data / "cat" / "001.png").unlink()
     assert said() == "in train 1 image fewer, 20 instead of 21"
     assert vit_scratch(*command, f"--output_dir={output}").status == 0  # as they were, though the files are others
+
+
+def test_images_in_another_order_are_called_that(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    images = tmp_path / "pictures" / "dog"
+    for name in ("000", "001", "002"):  # some of which are trained on
+        (images / f"{name}.png").rename(images / f"z{name}.png")
+    assert refused(*command, f"--output_dir={output}") == (
+        f"vit-scratch train: the images are not in the order that {output}/checkpoint-1 was trained with (in train the "
+        "same images in another order: were files renamed?): put them and the settings of their splits back as they "
+        "were, or start anew with --overwrite_output_dir or in another --output_dir."
+    )
 
 
 def test_nor_with_other_splits_of_the_same_images(command, tmp_path, monkeypatch):
