@@ -54,7 +54,7 @@ def check_not_an_input(output: str | Path, inputs: Iterable[str | Path]) -> None
         inputs: files and folders that the command reads; what does not exist is none.
 
     Raises:
-        ValueError: with both names.
+        ValueError: with the name of the input.
     """
     ours = _status(output)
     if ours is None:
@@ -62,13 +62,18 @@ def check_not_an_input(output: str | Path, inputs: Iterable[str | Path]) -> None
     for name in inputs:
         found = _status(name)
         if found is not None and os.path.samestat(ours, found):
-            raise ValueError(f"{output} would be overwritten, and is read ({name}): name another output.")
+            raise ValueError(f"{name} is both read and the output: name another output.")
         if stat.S_ISDIR(ours.st_mode) and found is not None and _holds(ours, Path(name)):
-            raise ValueError(f"{output} would be overwritten, and holds {name}, which is read: name another output.")
+            raise ValueError(f"{name} is read and lies in the output {output}: name another output.")
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not exist, or what it leads to, lies in a folder."""
+    status = _status(folder)
+    return status is not None and stat.S_ISDIR(status.st_mode) and _holds(status, path)
 
 
 def _holds(folder: os.stat_result, path: Path) -> bool:
-    """Whether a path, or what it leads to, lies in a folder."""
     parents = {*path.absolute().parents, *path.resolve().parents}
     return any((found := _status(parent)) is not None and os.path.samestat(folder, found) for parent in parents)
 

@@ -32,6 +32,13 @@ def for_markdown(text: str) -> str:
     return re.sub(r"^(?:([-+=])|(\d+)([.)])(?=\s|$))", r"\2\\\1\3", line)  # a list, or a line below a heading
 
 
+def for_code(text: str) -> str:
+    """Text as a span of code in Markdown."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " * (len(fence) > 1)
+    return f"{fence}{space}{for_terminal(text)}{space}{fence}"
+
+
 def for_table(text: str) -> str:
     """Text as JSON and parquet can hold it: bytes that are no UTF-8 are written as `\\udcff` is."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -199,6 +199,22 @@ def test_markdown(text, expected):
     assert for_markdown(text) == expected
 
 
+def test_it_says_what_is_to_know_of_the_images(train, tmp_path, monkeypatch):
+    data = classes_of_pictures(tmp_path / "data")
+    (data / "cat" / "bad.png").write_bytes(b"no image")
+    shutil.copy(data / "cat" / "000.png", data / "dog" / "copy.png")
+    (data / "few").mkdir()
+    noise(seed=1).save(data / "few" / "one.png")
+    folder = train(f"--data={data}", "--train_val_split=0.4")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    notes = [line for line in text[text.index("## Data") : text.index("## Results")].splitlines() if line[:2] == "- "]
+    assert notes == [
+        "- 1 image that cannot be read was left out.",
+        "- 1 image is in two classes.",
+        "- validation has no image of few: its scores say nothing about it.",
+    ]
+
+
 # What nobody else needs to know
 
 
@@ -213,7 +229,7 @@ def test_it_holds_no_local_path(train, tmp_path, digits_run, monkeypatch):
         assert str(digits_run[0].parent) not in text
         assert "data: pets" in text
         assert "model: ./digits" in text  # which is a preset's name, too
-        assert "fine-tuned with vit-scratch from digits, a checkpoint that is not published with it" in text
+        assert "fine-tuned with vit-scratch from `digits`, a checkpoint that is not published with it" in text
 
 
 @pytest.mark.parametrize(

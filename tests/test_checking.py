@@ -265,9 +265,24 @@ def test_images_that_are_in_two_splits_are_counted_and_named(folder):
     train, test = (undecoded([row(None, path) for path in part]) for part in (files[:3], files[1:]))
     validation = undecoded([row(path.read_bytes()) for path in files[2:]])
     checked = check_images(DatasetDict({"train": train, "validation": validation, "test": test}), strict=True)
-    assert duplicates(checked.splits, checked.contents) == [
-        "1 image of validation is in train, too: row 0",
-        f"2 images of test are in train, too: {folder}/1.png, {folder}/2.png",
-        f"2 images of test are in validation, too: {folder}/2.png, {folder}/3.png",
-    ]
-    assert duplicates(DatasetDict({"train": train}), {"train": checked.contents["train"]}) == []
+    assert duplicates(checked.splits, checked.contents) == {
+        "1 image of validation is in train, too": "row 0",
+        "2 images of test are in train, too": f"{folder}/1.png, {folder}/2.png",
+        "2 images of test are in validation, too": f"{folder}/2.png, {folder}/3.png",
+        "3 images are in two classes": f"{folder}/1.png and {folder}/1.png, {folder}/2.png and {folder}/2.png, "
+        f"row 1 of validation and {folder}/3.png",
+    }
+    assert duplicates(DatasetDict({"train": train}), {"train": checked.contents["train"]}) == {}
+
+
+def test_images_that_are_in_two_classes_are_counted_and_named_once():
+    images = [row(encoded(plain(brightness)), f"{index}.png") for index, brightness in enumerate([1, 2, 2, 1, 1, 3, 3])]
+    images[6] = images[5]  # even, and odd
+    images.append(images[4])
+    splits = DatasetDict({"train": undecoded(images)})
+    checked = check_images(splits, strict=True)
+    assert duplicates(splits, checked.contents) == {
+        "3 images are in two classes": "0.png and 3.png, 1.png and 2.png, 5.png and 5.png"
+    }
+    unlabelled = DatasetDict({"train": splits["train"].select_columns("image")})
+    assert duplicates(unlabelled, checked.contents) == {}

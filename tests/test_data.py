@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from modeling_vit_scratch.data import loading as data
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.loading import load_images
-from modeling_vit_scratch.data.splits import with_splits
+from modeling_vit_scratch.data.splits import classes_without_images, with_splits
 
 FILES = [encoded(plain(index, mode="L")) for index in range(12)]
 
@@ -498,9 +498,8 @@ def test_data_from_the_hub_says_so_with_its_commit(monkeypatch, caplog):
 
 
 def test_the_hub_cannot_be_reached():
-    assert sentence("someone/pets").startswith(
-        "there is no folder or file someone/pets, and the Hub dataset someone/pets could not be loaded: Couldn't reach "
-    )
+    for name in "someone/pets", "nothere":
+        assert sentence(name) == f"there is no folder or file {name}, and the Hub cannot be reached."
 
 
 def test_the_hub_has_no_such_dataset(monkeypatch):
@@ -518,7 +517,7 @@ def test_a_misspelt_folder_that_might_be_a_hub_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     class_folders(tmp_path / "data" / "flowers", rose=1, iris=1)
     assert sentence("data/flovers").startswith(
-        "there is no folder or file data/flovers (did you mean data/flowers?), and the Hub dataset data/flovers "
+        "there is no folder or file data/flovers (did you mean data/flowers?), and the Hub cannot be reached."
     )
     assert sentence("date").startswith("there is no folder or file date (did you mean data?), and the Hub")
 
@@ -673,9 +672,7 @@ def test_splits_that_are_there_stay_as_they_are():
     assert given["train"].num_rows == 40
 
 
-@pytest.mark.parametrize(
-    ("classes", "share", "size", "most"), [((2, 1), 0.1, 0, 1), ((1, 1), 0.5, 1, 0), ((3, 3), 0.9, 5, 4)]
-)
+@pytest.mark.parametrize(("classes", "share", "size", "most"), [((2, 1), 0.1, "0", "1"), ((3, 3), 0.9, "5", "4")])
 def test_too_few_images_for_a_share(classes, share, size, most):
     with pytest.raises(ValueError, match="give another share, or more images") as error:
         split(labelled(*classes), validation=share)
@@ -683,6 +680,34 @@ def test_too_few_images_for_a_share(classes, share, size, most):
         f"a share of {share} of {sum(classes)} images for the validation split is {size}, but it must be at least 1, "
         f"and at most {most} to leave one of each class to train on"
     )
+
+
+def test_one_image_of_each_class_leaves_none_to_set_aside():
+    with pytest.raises(ValueError, match="none to validate on") as error:
+        split(labelled(*[1] * 2000), validation=0.1)
+    assert str(error.value) == (
+        "2,000 classes with one image each leave none to validate on: add images, a validation folder, or "
+        "--train_val_split 0."
+    )
+    with pytest.raises(
+        ValueError, match=r"^2 classes with one image each leave none to test on: .* --train_test_split 0"
+    ):
+        split(labelled(1, 1), validation=0.5, test=0.5)
+    with pytest.raises(ValueError, match=r"^one image leaves none to validate on: "):
+        split(DatasetDict({"train": labelled(1)["train"].select_columns("image")}), validation=0.5)
+    with pytest.raises(
+        ValueError, match=r"^the test split and an image of each class to train on leave none to valida"
+    ):
+        split(labelled(2, 1), validation=0.4, test=0.4)
+
+
+def test_a_class_that_a_split_shows_no_image_of_is_named():
+    splits = split(labelled(60, 1, 60), validation=0.2)
+    assert classes_without_images(splits) == {"validation": "has no image of class 1: its scores say nothing about it"}
+    given = DatasetDict({**labelled(3, 3, 3), "test": labelled(3)["train"].cast(labelled(3, 3, 3)["train"].features)})
+    sentence = "has no image of class 1, class 2: its scores say nothing about them"
+    assert classes_without_images(given) == {"test": sentence}
+    assert classes_without_images(split(labelled(60, 60), validation=0.2)) == {}
 
 
 def test_two_shares_may_ask_for_more_than_there_is():

@@ -32,7 +32,7 @@ def test_a_file_is_an_input_by_whatever_name(tmp_path):
     (tmp_path / "folder").symlink_to(tmp_path)
     for name in ("file", "link", "hard", "folder/link", "folder/../" + tmp_path.name + "/file"):
         for output, given in ((tmp_path / name, file), (file, tmp_path / name)):
-            with pytest.raises(ValueError, match=r"would be overwritten, and is read \(.*\): name another output\."):
+            with pytest.raises(ValueError, match=r" is both read and the output: name another output\."):
                 check_not_an_input(output, [other, given])
     check_not_an_input(file, [other, tmp_path, "missing", "owner/name", "a" * 5000, "\0"])
     check_not_an_input(tmp_path / "new", [tmp_path, tmp_path / "new"])
@@ -44,9 +44,9 @@ def test_a_folder_is_no_output_if_an_input_is_in_it(tmp_path):
     (tmp_path / "link").symlink_to(deep)
     (deep / "elsewhere").symlink_to(tmp_path)
     for given in (deep, tmp_path / "link", deep / "elsewhere"):
-        with pytest.raises(ValueError, match=r"would be overwritten, and holds .*, which is read: name another output"):
+        with pytest.raises(ValueError, match=r" is read and lies in the output .*: name another output"):
             check_not_an_input(tmp_path / "output", [given])
-    with pytest.raises(ValueError, match="would be overwritten, and is read"):
+    with pytest.raises(ValueError, match="is both read and the output"):
         check_not_an_input(tmp_path / "link", [deep])
     check_not_an_input(deep, [tmp_path, tmp_path / "output" / "far"])
 
@@ -68,7 +68,7 @@ def test_a_dry_run_does_not_write_over_its_image_or_its_model(checkpoint, image,
     (tmp_path / "link.json").symlink_to(checkpoint / "preprocessor_config.json")
     before = contents(tmp_path)
     line = refused("dry-run", checkpoint, "--image", image, "--output", tmp_path / name)
-    assert f"vit-scratch dry-run: {tmp_path / name} would be overwritten, and is read (" in line
+    assert line.endswith(" is both read and the output: name another output.")
     assert contents(tmp_path) == before
 
 

@@ -301,8 +301,7 @@ def test_a_table_never_replaces_the_images_that_it_is_of(checkpoint, digits, tmp
     before = contents(tmp_path)
     for given in (images, tmp_path, tmp_path / "*.parquet"):
         line = refused("predict", checkpoint, given, "--output", output)
-        assert f"{output} would be overwritten, and is read (" in line
-        assert line.endswith("): name another output.")
+        assert line.endswith(f"{images} is both read and the output: name another output.")
     assert contents(tmp_path) == before
 
 

@@ -423,15 +423,17 @@ def test_bad_images_are_left_out_by_name_or_refused(photos, tmp_path, pretrain):
 
 
 def test_data_without_images_is_refused(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    message = refused("pretrain", "pretrain-masked", f"--data={tmp_path}", f"--output_dir={tmp_path / 'run'}")
-    assert message == f"vit-scratch pretrain: {tmp_path} holds no images."
-    (tmp_path / "tables").mkdir()
-    Dataset.from_dict({"label": [1, 2]}).to_parquet(tmp_path / "tables" / "t.parquet")
-    with pytest.raises(ValueError, match=f"holds no images, but parquet files: give {tmp_path}/tables"):
-        load_unlabelled(str(tmp_path))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "notes.txt").touch()
+    message = refused("pretrain", "pretrain-masked", f"--data={data}", f"--output_dir={tmp_path / 'run'}")
+    assert message == f"vit-scratch pretrain: {data} holds no images."
+    (data / "tables").mkdir()
+    Dataset.from_dict({"label": [1, 2]}).to_parquet(data / "tables" / "t.parquet")
+    with pytest.raises(ValueError, match=f"holds no images, but parquet files: give {data}/tables"):
+        load_unlabelled(str(data))
     with pytest.raises(ValueError, match=r"has no column that could hold the images; its columns are label \(int64\)"):
-        load_unlabelled(str(tmp_path / "tables"))
+        load_unlabelled(str(data / "tables"))
 
 
 # Recipes and flags

@@ -18,7 +18,7 @@ from modeling_vit_scratch.evaluation.results import SplitResults, results_lines
 from modeling_vit_scratch.training import report
 from modeling_vit_scratch.training.arguments import TrainingArguments
 from modeling_vit_scratch.training.pictures import draw_training
-from modeling_vit_scratch.training.report import EpochReport, clock
+from modeling_vit_scratch.training.report import EpochReport, clock, split_line
 
 HISTORY = [
     {"epoch": 1.0, "loss": 2.0},
@@ -303,3 +303,18 @@ def test_a_run_without_validation_has_a_picture_too(drawn):
     axes = drawn(results_of(["a", "b"], [0, 1], [0, 1]), history=HISTORY[:1])
     assert axes["loss"].lines[0].get_xydata().tolist() == [[1, 2]]
     assert axes["loss"].lines[0].get_marker() == "."  # a line of one point would be invisible
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        ([*range(2000)], "train      2,000 images: 2,000 classes of 1 image each"),
+        ([*range(13)] * 2, "train      26 images: 13 classes of 2 images each"),
+        ([*range(13), 0, 0], "train      15 images: 13 classes of 1 to 3 images each"),
+        ([0, 0, 1], "train      3 images: 0 2, 1 1"),
+    ],
+)
+def test_many_classes_are_counted_and_not_listed(labels, line):
+    features = Features({"label": ClassLabel(names=[str(label) for label in sorted(set(labels))])})
+    dataset = Dataset.from_dict({"label": labels}, features=features)
+    assert split_line("train", dataset, None) == line

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
@@ -114,7 +115,7 @@ def test_a_run_never_overwrites_the_model_that_it_begins_with(command, finished,
     before = contents(finished)
     for flag in "--overwrite_output_dir", "--resume_from_checkpoint=true":
         line = refused(*command, f"--model={finished}{model}", f"--output_dir={finished}", flag)
-        assert f"{finished} would be overwritten, and " in line
+        assert "name another output." in line
     assert contents(finished) == before
 
 
@@ -125,8 +126,47 @@ def test_a_run_never_overwrites_its_images(command, finished, verb, place):
     before = contents(finished)
     begin = command if verb == "train" else ("pretrain", "pretrain-masked")
     line = refused(*begin, f"--data={finished / place}", f"--output_dir={finished}", "--overwrite_output_dir")
-    assert f"{finished} would be overwritten, and holds {finished}/runs" in line
+    assert line.endswith(f" lies in the output {finished}: name another output.")
     assert contents(finished) == before
+
+
+@pytest.mark.parametrize("place", ["out", "cat/out", "link/far/below"])
+@pytest.mark.parametrize("verb", ["train", "pretrain"])
+def test_a_run_never_becomes_a_part_of_its_data(command, tmp_path, verb, place):
+    data = tmp_path / "pictures"
+    (tmp_path / "pictures" / "link").symlink_to(tmp_path)
+    before = contents(data)
+    begin = command if verb == "train" else ("pretrain", "pretrain-masked", f"--data={data}")
+    assert refused(*begin, f"--output_dir={data / place}").endswith(
+        f"the output folder {data / place} lies in the data folder {data}, where it could be taken for a class: choose "
+        "another --output_dir."
+    )
+    assert contents(data) == before
+
+
+def test_a_run_may_lie_beside_files_of_many_images(command, tmp_path):
+    rows = {"image": [{"bytes": path.read_bytes()} for path in sorted((tmp_path / "pictures").glob("*/00[0-3].png"))]}
+    Dataset.from_dict({**rows, "label": [index // 4 for index in range(12)]}).to_parquet(tmp_path / "train.parquet")
+    output = tmp_path / "out"
+    assert vit_scratch(*command, f"--data={tmp_path}", f"--output_dir={output}", "--max_steps=1").status == 0
+
+
+def test_a_run_in_a_data_folder_is_no_class(command, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "pictures" / "run")
+    assert refused(*command, f"--output_dir={tmp_path / 'out'}").endswith(
+        f"{tmp_path}/pictures/run holds a run of vit-scratch, not the images of a class: move it out of "
+        f"{tmp_path}/pictures."
+    )
+
+
+@pytest.mark.parametrize(("place", "how"), [("dangling", "is"), ("dangling/below", "lies below")])
+def test_a_link_to_nothing_is_no_output_folder(command, tmp_path, place, how):
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert refused(*command, f"--output_dir={tmp_path / place}").endswith(
+        f"the output folder {tmp_path / place} {how} a link to something that does not exist: mend the link, or choose "
+        "another --output_dir."
+    )
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_copy_of_a_checkpoint_is_somebody_elses(command, finished):
@@ -207,7 +247,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(command, tmp_path, monkeypat
     assert f"resumed    {parted}/checkpoint-1" in result.lines
     assert [line[:9] for line in result.lines if line.startswith("epoch")] == ["epoch 2/3", "epoch 3/3"]
     assert same_weights(whole, parted)
-    assert "since it was resumed" in (parted / "README.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"\b0:00:\d\d \(h:mm:ss\) since it was resumed on ", (parted / "README.md").read_text(encoding="utf-8")
+    )
 
 
 def test_it_does_not_go_on_with_other_classes(command, tmp_path, monkeypatch):
@@ -251,6 +293,19 @@ def test_it_does_not_go_on_when_the_images_changed(command, tmp_path, monkeypatc
     (data / "cat" / "001.png").unlink()
     assert said() == "in train 1 image fewer, 20 instead of 21"
     assert vit_scratch(*command, f"--output_dir={output}").status == 0  # as they were, though the files are others
+
+
+def test_images_in_another_order_are_called_that(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    interrupted(command, output, monkeypatch, after=1)
+    images = tmp_path / "pictures" / "dog"
+    for name in ("000", "001", "002"):  # some of which are trained on
+        (images / f"{name}.png").rename(images / f"z{name}.png")
+    assert refused(*command, f"--output_dir={output}") == (
+        f"vit-scratch train: the images are not in the order that {output}/checkpoint-1 was trained with (in train the "
+        "same images in another order: were files renamed?): put them and the settings of their splits back as they "
+        "were, or start anew with --overwrite_output_dir or in another --output_dir."
+    )
 
 
 def test_nor_with_other_splits_of_the_same_images(command, tmp_path, monkeypatch):

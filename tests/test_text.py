@@ -10,7 +10,7 @@ from pictures import noise
 from runs import CHECKPOINT, vit_scratch
 from transformers import AutoConfig
 
-from modeling_vit_scratch.text import for_csv, for_file_name, for_markdown, for_terminal
+from modeling_vit_scratch.text import for_code, for_csv, for_file_name, for_markdown, for_terminal
 
 EVIL = "a\x1b[2J\x07\n\u202eb\x9b"
 SHOWN = "a\\x1b[2J\\x07\\n\\u202eb\\x9b"
@@ -165,3 +165,10 @@ def test_a_file_whose_name_begins_a_formula_is_listed_with_an_apostrophe(evil, t
     assert vit_scratch("predict", evil, "=2+\x1b[31m.png", "./-bad\x1b.png", "--output", tmp_path / "t.csv").status == 1
     lines = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1].startswith("'=2+\x1b[31m.png,1,")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("a_b*|", "`a_b*|`"), ("a`b", "`` a`b ``"), ("``\n`", "``` ``\\n` ```"), ("cat", "`cat`")]
+)
+def test_code_in_markdown(text, code):
+    assert for_code(text) == code

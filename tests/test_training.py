@@ -594,7 +594,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path, model, message):
         (("--remove_unused_columns",), "remove_unused_columns=True would drop the image column; leave it false."),
         (("--learning_rate=fast",), "argument --learning_rate: invalid float value: 'fast'."),
         (("--data=/no/such/folder",), "/no/such/folder"),
-        (("--train_val_split=0.0001",), "a share of 0.0001 of 1437 images for the validation split"),
+        (("--train_val_split=0.0001",), "a share of 0.0001 of 1,437 images for the validation split"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_in_one_line(tmp_path, flags, message):

@@ -102,12 +102,12 @@ def check_images(splits: DatasetDict, *, strict: bool, known: KnownImages = NO_I
         bad = found.bad
         if bad and strict:
             raise ValueError(
-                f"{len(bad)} of the {dataset.num_rows} images of the {name} split cannot be read; repair or delete "
+                f"{len(bad):,} of the {dataset.num_rows:,} images of the {name} split cannot be read; repair or delete "
                 f"them, or leave out --strict_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
                 + (" …" if len(bad) > MOST_NAMED else "")
             )
         if len(bad) == dataset.num_rows:
-            raise ValueError(f"none of the {dataset.num_rows} images of the {name} split can be read.")
+            raise ValueError(f"none of the {dataset.num_rows:,} images of the {name} split can be read.")
         left_out += list(bad.values())
         good = np.delete(np.arange(dataset.num_rows), list(bad))
         result[name] = dataset.select(good) if bad else dataset
@@ -202,14 +202,56 @@ def _digest(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=DIGEST_BYTES).digest(), "little")
 
 
-def duplicates(splits: DatasetDict, contents: dict[str, np.ndarray]) -> list[str]:
-    """A sentence for each two splits that have images of the same content, byte for byte."""
-    sentences = []
+def duplicates(splits: DatasetDict, contents: dict[str, np.ndarray]) -> dict[str, str]:
+    """Which images have the same content, byte for byte, and are in two splits or two classes.
+
+    Returns:
+        How many, in words -> the names of the first ones.
+    """
+    found = {}
     for one, other in combinations(contents, 2):
         rows = np.flatnonzero(np.isin(contents[other], contents[one]))
         if len(rows):
-            images = splits[other].select(rows[: MOST_NAMED + 1])["image"][:]
-            names = [image["path"] or f"row {row}" for row, image in zip(rows, images, strict=False)]
-            some = f"{len(rows):,} image{'s' * (len(rows) > 1)} of {other}"
-            sentences.append(f"{some} {'are' if len(rows) > 1 else 'is'} in {one}, too: {listed(names)}")
-    return sentences
+            some = f"{_images_are(len(rows), f' of {other}')} in {one}, too"
+            found[some] = listed(_name(splits[other], row) for row in rows[: MOST_NAMED + 1])
+    pairs = _in_two_classes(splits, contents)
+    if len(pairs):
+        parts = {name: splits[name] for name in contents}
+        names = [" and ".join(_name_through(parts, image) for image in pair) for pair in pairs[: MOST_NAMED + 1]]
+        found[f"{_images_are(len(pairs))} in two classes"] = listed(names)
+    return found
+
+
+def _in_two_classes(splits: DatasetDict, contents: dict[str, np.ndarray]) -> np.ndarray:
+    """For each content that has several labels, two images with different ones, in the order of the first: (K, 2).
+
+    They are counted through all splits, one after another.
+    """
+    if not contents or any("label" not in splits[name].features for name in contents):
+        return np.empty((0, 2), dtype=int)
+    labels = np.concatenate([splits[name]["label"][:] for name in contents])
+    content = np.concatenate(list(contents.values()))
+    order = np.lexsort((labels, content))  # stable: the first image of each label comes first
+    content, labels = content[order], labels[order]
+    differ = np.flatnonzero((content[1:] == content[:-1]) & (labels[1:] != labels[:-1]))
+    differ = differ[np.unique(content[differ], return_index=True)[1]]
+    first_of_label = np.searchsorted(content, content[differ])
+    pairs = np.sort(np.stack((order[first_of_label], order[differ + 1]), axis=1), axis=1)
+    return pairs[np.argsort(pairs[:, 0])]
+
+
+def _images_are(count: int, where: str = "") -> str:
+    return f"{count:,} image{'s' * (count > 1)}{where} {'are' if count > 1 else 'is'}"
+
+
+def _name(dataset: Dataset, row: int) -> str:
+    return dataset[int(row)]["image"]["path"] or f"row {row}"
+
+
+def _name_through(splits: dict[str, Dataset], image: int) -> str:
+    """The name of an image that is counted through all splits, one after another."""
+    (name, dataset), *others = splits.items()
+    if image >= dataset.num_rows:
+        return _name_through(dict(others), image - dataset.num_rows)
+    path = dataset[int(image)]["image"]["path"]
+    return path or f"row {image} of {name}"

@@ -28,6 +28,8 @@ from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
 # Suffix of a file of many images -> what `datasets` calls its format.
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 DIGITS_TEST_IMAGES = 360
+# Files that the folder of every run of ours holds, and no class folder does.
+RUN = ("config.json", "recipe.yaml")
 
 
 def load_images(
@@ -57,7 +59,7 @@ def load_images(
     """
     if source == "digits":
         return _digits()
-    if _is_image_folder(source):
+    if is_image_folder(source):
         splits = _class_folders(Path(source).expanduser())
     else:
         tables = _tables(source, config_name)
@@ -86,7 +88,7 @@ def load_unlabelled(
     """
     if source == "digits":
         splits = DatasetDict({name: dataset.select_columns("image") for name, dataset in _digits().items()})
-    elif _is_image_folder(source):
+    elif is_image_folder(source):
         splits = _folders_of_images(Path(source).expanduser())
     else:
         tables = _tables(source, config_name)
@@ -97,7 +99,7 @@ def load_unlabelled(
 
 def is_unlabelled_folder(folder: Path) -> bool:
     """Whether a folder holds images and nothing else that could be classes or a table."""
-    return folder.is_dir() and _is_image_folder(str(folder)) and _holds_images(folder) and not _subfolders(folder)
+    return folder.is_dir() and is_image_folder(str(folder)) and _holds_images(folder) and not _subfolders(folder)
 
 
 # --- The sources -----------------------------------------------------------------------------------------------------
@@ -118,7 +120,8 @@ def _digits() -> DatasetDict:
     return DatasetDict({"train": train, "test": test})
 
 
-def _is_image_folder(source: str) -> bool:
+def is_image_folder(source: str) -> bool:
+    """Whether a source is a local folder whose images are files of their own."""
     path = Path(source).expanduser()
     return path.is_dir() and not files_of_many_images(path)
 
@@ -198,6 +201,9 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(f"{folder} holds {what}: put the images of each class into a folder named after the class.")
     if own_images:
         raise ValueError(f"{folder} holds images beside its class folders: move them into the folder of their class.")
+    run = next((path for path in subfolders if all((path / name).is_file() for name in RUN)), None)
+    if run is not None:
+        raise ValueError(f"{run} holds a run of vit-scratch, not the images of a class: move it out of {folder}.")
     classes = {path.name: list(images_in(path)) for path in subfolders}
     for path in subfolders:
         images = classes[path.name]
@@ -267,7 +273,7 @@ def _files(path: Path) -> dict[str, Dataset]:
             for split, files in splits.items()
         }
     except Exception as error:
-        raise ValueError(f"{path} could not be read as {format}: {reason_of(error)}") from error
+        raise ValueError(f"{path} could not be read as {format}: {reason_of(error).rstrip('.')}.") from error
 
 
 def _check_parquet(file: Path) -> None:
@@ -293,7 +299,7 @@ def _hub_dataset(name: str, config_name: str | None) -> dict[str, Dataset]:
     try:
         splits = load_dataset(name, config_name)
     except Exception as error:
-        raise ValueError(f"{nothing}, and the Hub dataset {name} could not be loaded: {reason_of(error)}") from error
+        raise ValueError(f"{nothing}, and {why_not(name, error)}") from error
     files = " ".join(url for dataset in splits.values() for url in dataset.info.download_checksums or {})
     say_where_from(name, f"dataset {name}", commit_in(files))
     return splits
@@ -312,6 +318,13 @@ def could_be_hub_dataset(name: str) -> bool:
     except HFValidationError:
         return False
     return not name.endswith(tuple(FORMATS))
+
+
+def why_not(name: str, error: BaseException) -> str:
+    """Why a Hub dataset could not be loaded, as the end of a sentence."""
+    if isinstance(error, ConnectionError):
+        return "the Hub cannot be reached."
+    return f"the Hub dataset {name} could not be loaded: {reason_of(error).rstrip('.')}."
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..hub import say_where_from
 from .columns import listed
-from .loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of
+from .loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of, why_not
 from .splits import files_by_split, named_splits
 
 # Shards that are counted at once: it is mostly waiting.
@@ -63,9 +63,7 @@ def _hub_shards(name: str, config_name: str | None) -> Shards:
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"there is no folder or file {name}, and the Hub dataset {name} could not be opened: {reason_of(error)}"
-        ) from error
+        raise ValueError(f"there is no folder or file {name}, and {why_not(name, error)}") from error
 
 
 def _found_shards(source: str) -> Shards:

@@ -98,11 +98,13 @@ def with_splits(
     for name, share in wanted.items():
         spare = np.setdiff1d(np.flatnonzero(left), kept)
         size = round(share * len(numbers))
-        if not 0 < size <= most or not len(spare):
+        if most <= 0 or not len(spare):
+            raise ValueError(_none_to_spare(name, len(numbers), len(kept)))
+        if not 0 < size <= most:
             raise ValueError(
-                f"a share of {share} of {len(numbers)} images for the {name} split is {size}, but it must be at least "
-                f"1, and at most {min(most, len(spare))} to leave one of each class to train on: give another share, "
-                "or more images."
+                f"a share of {share} of {len(numbers):,} images for the {name} split is {size:,}, but it must be at "
+                f"least 1, and at most {min(most, len(spare)):,} to leave one of each class to train on: give another "
+                "share, or more images."
             )
         rows = spare[np.argsort(distances[name][spare], kind="stable")]
         rows = rows[: max(1, np.count_nonzero(distances[name][rows] < share))]
@@ -112,6 +114,14 @@ def with_splits(
         rows = np.flatnonzero(left)
         result["train"], digests["train"] = train.select(rows), of_train[rows]
     return DatasetDict({name: result[name] for name in SPLIT_NAMES if name in result}), digests
+
+
+def _none_to_spare(split: str, images: int, classes: int) -> str:
+    verb, flag = ("validate", "train_val_split") if split == "validation" else ("test", "train_test_split")
+    what = f"{classes:,} classes with one image each leave" if classes > 1 else "one image leaves"
+    if images > classes:
+        what = "the test split and an image of each class to train on leave"
+    return f"{what} none to {verb} on: add images, a {split} folder, or --{flag} 0."
 
 
 def _numbers(contents: np.ndarray, seed: int) -> np.ndarray:
@@ -126,6 +136,19 @@ def _one_of_each_class(dataset: Dataset, distances: np.ndarray) -> np.ndarray:
     labels = _labels(dataset)
     rows = np.argsort(distances, kind="stable")
     return rows[np.unique(labels[rows], return_index=True)[1]]
+
+
+def classes_without_images(splits: Mapping[str, Dataset]) -> dict[str, str]:
+    """Split that is not trained on -> which classes none of its images shows, if there are such."""
+    found = {}
+    for split, dataset in splits.items():
+        if split != "train" and "label" in dataset.features:
+            names = dataset.features["label"].names
+            absent = [names[label] for label in np.setdiff1d(np.arange(len(names)), _labels(dataset))]
+            if absent:
+                of_whom = "them" if len(absent) > 1 else "it"
+                found[split] = f"has no image of {listed(absent)}: its scores say nothing about {of_whom}"
+    return found
 
 
 def parted(dataset: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:

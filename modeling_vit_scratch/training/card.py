@@ -20,7 +20,7 @@ from ..evaluation.results import SplitResults
 from ..hub import Checkpoint, hub_id_of, is_hub_id
 from ..presets import is_preset
 from ..publishing_vit_scratch import CARD
-from ..text import for_markdown
+from ..text import for_code, for_markdown
 from .report import clock
 
 # Names by which the Hub knows our metrics.
@@ -42,6 +42,7 @@ class FinishedRun:
     processes: int
     seconds: float
     resumed: bool  # `seconds` are those since then
+    notes: list[str] = field(default_factory=list)  # sentences: what to know of the images
     label_names: list[str] = field(default_factory=list)
     results: SplitResults | None = None  # of the split that the per-class table is of
     adapter: dict[str, bytes] = field(default_factory=dict)  # PEFT's files, by name, of a run with LoRA
@@ -89,7 +90,8 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         chosen_by=run.chosen_by,
         per_class=_per_class(run.results),
         final_split=run.results.name if run.results else "",
-        duration=f"{clock(run.seconds)} {'since it was resumed' if run.resumed else 'in all'} (h:mm:ss)",
+        notes=[for_markdown(note) for note in run.notes],
+        duration=f"{clock(run.seconds)} (h:mm:ss) {'since it was resumed' if run.resumed else 'in all'}",
         hardware=_hardware(run),
         versions=f"Python {platform.python_version()}, "
         + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
@@ -156,8 +158,10 @@ def _origin(run: FinishedRun) -> str:
     verb = "trained" if run.classifies else "pre-trained"
     if is_preset(run.recipe["model"]):
         return f"{verb} with vit-scratch"
-    more = ", a checkpoint that is not published with it" if _starts_from_a_folder(run.recipe) else ""
-    return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {in_words(_source(run))}{more}"
+    source = in_words(_source(run))
+    if _starts_from_a_folder(run.recipe):
+        source = f"{for_code(name_of(run.recipe['model']))}, a checkpoint that is not published with it"
+    return f"{'fine-tuned' if run.classifies else verb} with vit-scratch from {source}"
 
 
 def data_sentence(recipe: dict[str, Any]) -> str:

@@ -96,6 +96,7 @@ def train(arguments: Arguments) -> dict[str, float]:
         seconds = time.monotonic() - began
         adapter = merge(adapted) if adapted else {}
         more = {"model": model, "adapter": adapter, "seconds": seconds, "resumed": checkpoint is not None}
+        more["notes"] = images.notes
         run = finished_run(trainer, processor, splits, recipe, **more)
         trainer.end_workers()
         write_checkpoint(trainer, run, sample=first_image(splits))

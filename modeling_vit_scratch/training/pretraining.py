@@ -78,7 +78,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)
         metrics = validation_metrics(trainer)
-        more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None}
+        more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None, "notes": images.notes}
         run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
         write_checkpoint(trainer, run, sample=first_image(splits))
         draw = partial(draw_pretraining, trainer.state.log_history, paint(trainer, processor))

@@ -46,9 +46,9 @@ def plan(trainer: Any, splits: DatasetDict, varied: list[str]) -> list[str]:
         *([f"GPUs       {idle}"] if idle else []),
         f"images     {describe(trainer.processing_class)}",
         f"training   {', '.join(varied) or 'images not varied'}",
-        *(_split_line(name, dataset, arguments) for name, dataset in splits.items()),
-        f"schedule   {_duration(arguments, batches)} in batches of {batch}, learning rate {arguments.learning_rate:g} "
-        f"({SchedulerType(arguments.lr_scheduler_type).value})",
+        *(split_line(name, dataset, arguments) for name, dataset in splits.items()),
+        f"schedule   {_duration(arguments, batches)} in batches of {batch:,}, learning rate "
+        f"{arguments.learning_rate:g} ({SchedulerType(arguments.lr_scheduler_type).value})",
         f"output     {arguments.output_dir}",
     ]
 
@@ -65,10 +65,11 @@ def _duration(arguments: TrainingArguments, batches: int) -> str:
     return f"{arguments.num_train_epochs:g} epochs, {steps:,} steps"
 
 
-def _split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
+def split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
+    """How many images a split has, and of which classes."""
     names = dataset.features["label"].names if "label" in dataset.features else []
     if isinstance(dataset, ImageStream):
-        classes = f" of {len(names)} classes" if names else ""
+        classes = f" of {len(names):,} classes" if names else ""
         return f"{name:<10} {dataset.num_rows:,} images{classes}, {dataset.described(arguments.world_size)}"
     if not names:
         return f"{name:<10} {dataset.num_rows:,} images"
@@ -76,7 +77,9 @@ def _split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
     if len(names) <= MOST_CLASSES_LISTED:
         classes = ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))
     else:
-        classes = f"{len(names)} classes of {counts.min():,} to {counts.max():,}"
+        fewest, most = counts.min(), counts.max()
+        each = f"{most:,} image{'s' if most > 1 else ''}" if fewest == most else f"{fewest:,} to {most:,} images"
+        classes = f"{len(names):,} classes of {each} each"
     return f"{name:<10} {dataset.num_rows:,} images: {classes}"
 
 

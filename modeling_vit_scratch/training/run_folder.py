@@ -22,7 +22,8 @@ from transformers import Trainer
 
 from ..data.columns import listed
 from ..data.images import read_image
-from ..folders import check_not_an_input, delete, open_to_others
+from ..data.loading import is_image_folder
+from ..folders import check_not_an_input, delete, lies_in, open_to_others
 from ..locking import locked
 from ..presets import is_preset
 from ..pushing import STATE
@@ -190,8 +191,9 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
     before = [label for _, label in sorted(id2label.items(), key=lambda item: int(item[0]))]
     if before != label_names:
         raise ValueError(
-            f"{checkpoint} was trained on the {len(before)} classes {listed(before)}, and the data has the "
-            f"{len(label_names)} classes {listed(label_names)}: start anew, with --model {checkpoint} to fine-tune it."
+            f"{checkpoint} was trained on the {len(before):,} classes {listed(before)}, and the data has the "
+            f"{len(label_names):,} classes {listed(label_names)}: start anew in another --output_dir, with --model "
+            f"{checkpoint} to fine-tune it."
         )
 
 
@@ -207,14 +209,9 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], check
     """
     output = Path(arguments.output_dir or "")
     check_not_an_input(output, _inputs(recipe))
+    _check_place(output, str(recipe["data"]))
     if checkpoint is not None and Path(checkpoint).resolve().parent == output.resolve():
         return
-    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise ValueError(f"the output folder {output} cannot be written: {error.strerror}.") from error
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     names = {name for name in names if not name.startswith(LOCK)}  # a run may have been killed before all else
     if not names:
@@ -235,6 +232,31 @@ def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], check
             f"the output folder {output} is not overwritten: it holds {foreign[0]}, which no run wrote. Move that, or "
             "choose another --output_dir."
         )
+
+
+def _check_place(output: Path, data: str) -> None:
+    """Refuse an output folder that cannot be made or written, or that would become a part of the data.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    places = (output, *output.absolute().parents)
+    if any(path.is_symlink() and not path.exists() for path in places):
+        how = "is" if output.is_symlink() else "lies below"
+        raise ValueError(
+            f"the output folder {output} {how} a link to something that does not exist: mend the link, or choose "
+            "another --output_dir."
+        )
+    if data != "digits" and is_image_folder(data) and lies_in(output, Path(data).expanduser()):
+        raise ValueError(
+            f"the output folder {output} lies in the data folder {data}, where it could be taken for a class: choose "
+            "another --output_dir."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in places if path.exists())):
+            pass
+    except OSError as error:
+        raise ValueError(f"the output folder {output} cannot be written: {error.strerror}.") from error
 
 
 def _inputs(recipe: dict[str, Any]) -> list[str]:

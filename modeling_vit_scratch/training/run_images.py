@@ -19,12 +19,12 @@ from transformers.trainer_callback import ExportableState
 from ..data.arguments import DataArguments
 from ..data.checking import NO_IMAGES, KnownImages, check_images, duplicates
 from ..data.loading import load_images, load_unlabelled
-from ..data.splits import with_splits
+from ..data.splits import classes_without_images, with_splits
 from ..data.streaming import ImageStream, stream_images
 from .arguments import TrainingArguments
 from .run_folder import CHECKED, INCOMPLETE, STATE
 
-# Split -> how many images it has, and a digest of them and their labels, in their order.
+# Split -> how many images it has, and digests of them and their labels: in their order, and in whatever order.
 Fingerprint = dict[str, dict[str, Any]]
 
 
@@ -32,7 +32,8 @@ class RunImages(NamedTuple):
     """The images of a run."""
 
     splits: DatasetDict
-    news: list[str]  # lines for the terminal: what was left out, what is in two splits
+    news: list[str]  # lines for the terminal: what was left out, what is in two splits or classes, which are in none
+    notes: list[str]  # the same for the card, which names no files
     fingerprint: Fingerprint
     known: KnownImages
 
@@ -58,16 +59,15 @@ def load_splits(data: DataArguments, *, labelled: bool = True, known: KnownImage
     checked = check_images(loaded, strict=data.strict_images, known=known)
     shares = {"validation_share": data.train_val_split, "test_share": data.train_test_split if labelled else 0}
     splits, contents = with_splits(checked.splits, checked.contents, **shares, seed=data.split_seed)
-    news = [f"left out   {sentence}" for sentence in checked.left_out]
-    news += [f"duplicate  {sentence}" for sentence in duplicates(splits, contents)]
-    return RunImages(splits, news, _fingerprint(splits, contents), checked.known)
+    return RunImages(
+        splits, *_remarks(splits, contents, checked.left_out), _fingerprint(splits, contents), checked.known
+    )
 
 
 def _with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments, known: KnownImages) -> RunImages:
     """The images of a train split that is streamed, which are checked when they come, and of other splits."""
     checked = check_images(others, strict=data.strict_images, known=known)
-    news = [f"left out   {sentence}" for sentence in checked.left_out]
-    news += [f"duplicate  {sentence}" for sentence in duplicates(checked.splits, checked.contents)]
+    news, notes = _remarks(checked.splits, checked.contents, checked.left_out)
     if "validation" not in others:
         news.append("validation none: a stream is not divided, and the data has no validation split")
     if data.train_test_split and "test" not in others:
@@ -75,17 +75,33 @@ def _with_stream(stream: ImageStream, others: DatasetDict, data: DataArguments, 
     splits: Any = {"train": stream, **checked.splits}
     # Nobody reads a stream to know it: it is taken for the same if each of its shards has as many images.
     train = {"train": {"images": stream.num_rows, "digest": _digest(np.asarray(stream.shard_sizes))}}
-    return RunImages(splits, news, train | _fingerprint(checked.splits, checked.contents), checked.known)
+    return RunImages(splits, news, notes, train | _fingerprint(checked.splits, checked.contents), checked.known)
+
+
+def _remarks(splits: DatasetDict, contents: dict[str, np.ndarray], left_out: list[str]) -> tuple[list[str], list[str]]:
+    """What a person should know of the images: lines for the terminal, and sentences for the card."""
+    shared, missing = duplicates(splits, contents), classes_without_images(splits)
+    news = [f"left out   {sentence}" for sentence in left_out]
+    news += [f"duplicate  {fact}: {names}" for fact, names in shared.items()]
+    news += [f"{name:<10} {fact}" for name, fact in missing.items()]
+    facts = [*shared, *(f"{name} {fact}" for name, fact in missing.items())]
+    if left_out:
+        were = "s that cannot be read were" if len(left_out) > 1 else " that cannot be read was"
+        facts.insert(0, f"{len(left_out):,} image{were} left out")
+    return news, [f"{fact}." for fact in facts]
 
 
 # --- Whether they are the same ---------------------------------------------------------------------------------------
 
 
 def _fingerprint(splits: DatasetDict, contents: dict[str, np.ndarray]) -> Fingerprint:
-    return {
-        name: {"images": dataset.num_rows, "digest": _digest(contents[name], _labels(dataset))}
-        for name, dataset in splits.items()
-    }
+    result = {}
+    for name, dataset in splits.items():
+        images, labels = contents[name], _labels(dataset)
+        rows = np.stack([each.astype("<u8") for each in (images, labels) if len(each)])
+        unordered = _digest(rows[:, np.lexsort(rows)])
+        result[name] = {"images": dataset.num_rows, "digest": _digest(images, labels), "unordered": unordered}
+    return result
 
 
 def _labels(dataset: Dataset) -> np.ndarray:
@@ -119,25 +135,38 @@ def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
         return  # of an earlier version
     before: Fingerprint = saved["args"]["fingerprint"]
     nothing = {"images": 0, "digest": ""}
-    changes = [
-        _change(name, before.get(name, nothing)["images"], fingerprint.get(name, nothing)["images"])
+    changed = {
+        name: (before.get(name, nothing), fingerprint.get(name, nothing))
         for name in {**before, **fingerprint}
-        if before.get(name, nothing) != fingerprint.get(name, nothing)
-    ]
-    if changes:
+        if before.get(name, nothing)["digest"] != fingerprint.get(name, nothing)["digest"]
+    }
+    if changed:
+        changes = "; ".join(f"in {name} {_change(*pair)}" for name, pair in changed.items())
+        moved = all(_only_moved(*pair) for pair in changed.values())
+        what = f"the images are not in the order that {checkpoint} was trained with ({changes})"
+        if not moved:
+            what = f"the images are not those that {checkpoint} was trained and validated on ({changes})"
+            what += ", so it could be validated on what it was trained on"
         raise ValueError(
-            f"the images are not those that {checkpoint} was trained and validated on ({'; '.join(changes)}), so it "
-            "could be validated on what it was trained on: put them and the settings of their splits back as they "
-            "were, or start anew with --overwrite_output_dir or in another --output_dir."
+            f"{what}: put them and the settings of their splits back as they were, or start anew with "
+            "--overwrite_output_dir or in another --output_dir."
         )
 
 
-def _change(split: str, before: int, now: int) -> str:
-    if before == now:
-        return f"in {split} as many images, {now:,}, but others, or with other labels"
-    difference = abs(now - before)
-    comparison = f"{difference:,} image{'s' * (difference > 1)} {'more' if now > before else 'fewer'}"
-    return f"in {split} {comparison}, {now:,} instead of {before:,}"
+def _only_moved(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether images are the same, with the same labels, in another order; earlier versions did not say."""
+    return "unordered" in before and before["unordered"] == now.get("unordered")
+
+
+def _change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    if _only_moved(before, now):
+        return "the same images in another order: were files renamed?"
+    then, images = before["images"], now["images"]
+    if then == images:
+        return f"as many images, {images:,}, but others, or with other labels"
+    difference = abs(images - then)
+    comparison = f"{difference:,} image{'s' * (difference > 1)} {'more' if images > then else 'fewer'}"
+    return f"{comparison}, {images:,} instead of {then:,}"
 
 
 # --- What was checked ------------------------------------------------------------------------------------------------

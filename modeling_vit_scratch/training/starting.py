@@ -83,7 +83,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     return (
         model,
         processor,
-        f"loaded     {start.source}, with a new head for the {len(label_names)} classes of the data",
+        f"loaded     {start.source}, with a new head for the {len(label_names):,} classes of the data",
     )
 
 
