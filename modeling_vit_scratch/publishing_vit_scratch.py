@@ -39,6 +39,8 @@ ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
 PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
 # The name of a repository, with its owner.
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# The Hub's name for a license.
+LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 LICENSE_TERMS = ("license", "license_name", "license_link")
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 # A file for an example where none may be shown, or there is none.
@@ -168,6 +170,29 @@ def card_for_the_hub(card: str, repo_id: str, files: Collection[str] = ()) -> st
     return card
 
 
+def check_before(folder: Path, repo_id: str, *, images: bool, license: str | None) -> None:
+    """Find what is wrong on this machine before a repository is made for it.
+
+    Args:
+        folder, repo_id, images, license: those of `publish`.
+
+    Raises:
+        ValueError: if the license is no name of the Hub's, or the header of the card cannot be read, with its place.
+        OSError: if another file cannot be read.
+    """
+    if license is not None and not LICENSE_ID.fullmatch(license):
+        raise ValueError(f"a license is named as the Hub names it, such as apache-2.0, got {license!r}.")
+    if (folder / CARD).is_file():
+        try:
+            ModelCard((folder / CARD).read_text(encoding="utf-8"))
+        except Exception as error:  # YAML's errors, and those of what the header should hold
+            mark = getattr(error, "problem_mark", None)
+            place = f", line {mark.line + 2}" if mark is not None else ""  # the header begins after a line
+            said = getattr(error, "problem", None) or " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"the header of {folder / CARD} cannot be read{place}: {said}.") from error
+    repository_files(folder, repo_id, images=images)
+
+
 def publish(
     folder: Path,
     repo_id: str,
@@ -201,8 +226,11 @@ def publish(
         commit_message, commit_description: of the commit.
 
     Raises:
+        ValueError: before anything is asked of the Hub, if the license is no name of the Hub's, or the card is broken.
         Exception: huggingface_hub's, of many kinds; nothing but uploaded weights has changed then.
     """
+    check_before(folder, repo_id, images=images, license=license)
+    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/"):
@@ -228,7 +256,6 @@ def publish(
         parent_commit=None if create_pr else before.sha,
     )
     num_bytes = sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files.values())
-    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     classifies = architecture.endswith("ForImageClassification")
     return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes, classifies)
 

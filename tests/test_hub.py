@@ -481,6 +481,29 @@ def test_what_others_could_not_use_is_not_published(hub, ada, copy, damage, said
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("license: {a: b", ", line 2: expected ',' or '}'"),
+        ("- license", ": repo card metadata block should be a dict."),
+        ("license: gr\udcfcn", "'utf-8' codec can't decode byte 0xfc in position 15: invalid start byte"),
+    ],
+)
+def test_a_broken_card_is_refused_before_a_repository_is_made(hub, ada, copy, header, said):
+    (copy / "README.md").write_text(f"---\n{header}\n---\n", encoding="utf-8", errors="surrogateescape")
+    line = refused("push", copy, "pets")
+    assert line.startswith(f"vit-scratch push: the header of {copy / 'README.md'} cannot be read")
+    assert said in line
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("license", ["not a license!", "MIT", "", "mit\n", "-"])
+def test_a_license_is_a_name_of_the_hubs(hub, ada, digits_run, license):
+    line = refused("push", digits_run[0], "pets", f"--license={license}")
+    assert f"push: a license is named as the Hub names it, such as apache-2.0, got {license!r}." in line
+    assert hub.requests == []
+
+
 def test_a_name_that_is_none_is_refused_before_anything_is_asked(hub, ada, digits_run, tmp_path):
     assert "got 'a b'" in refused("push", digits_run[0], "a b")
     assert f"there is no checkpoint folder {tmp_path / 'none'}." in refused("push", tmp_path / "none", "pets")
