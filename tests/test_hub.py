@@ -182,7 +182,7 @@ def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_noth
         next(model.classification_head.parameters()).add_(1)
     model.push_to_hub("changed", tags=["mine"])
     files = published(hub, "ada/changed")
-    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"}
+    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"} | {"LICENSE"}
     card = ModelCard(files["README.md"].decode())
     assert card.data.eval_results is None
     assert card.data.license_name == TERMS["license_name"]  # which holds for them, too
@@ -332,6 +332,17 @@ def test_a_license_that_was_said_once_stays(hub, ada, digits_run):
         assert vit_scratch("push", digits_run[0], "pets", *flags).status == 0
         assert ModelCard(published(hub, "ada/pets")["README.md"].decode()).data.license == "apache-2.0"
     assert len(hub.titles("ada/pets")) == 2
+
+
+def test_the_file_of_a_license_is_published_and_nothing_else_by_its_name(hub, ada, copy):
+    licensed(copy)
+    assert vit_scratch("push", copy, "pets").status == 0
+    assert published(hub, "ada/pets")["LICENSE"] == b"For cats only.\n"
+    card = (copy / "README.md").read_text()
+    for name in ("sample.png", "trainer_state.json"):
+        (copy / "README.md").write_text(card.replace("license_link: LICENSE", f"license_link: {name}"))
+        assert vit_scratch("push", copy, "pets").status == 0
+        assert name not in published(hub, "ada/pets")
 
 
 # Interrupted
