@@ -11,7 +11,7 @@ from .checkpoints.importing import Imported, read_checkpoint
 from .folders import check_new_folder, new_folder
 from .hub import fetched
 from .layers_vit_scratch import Size, height_width
-from .publishing_vit_scratch import CARD
+from .publishing_vit_scratch import CARD, copy_license
 
 
 def import_checkpoint(
@@ -53,6 +53,7 @@ def import_checkpoint(
     )
     if output is not None:
         with new_folder(output) as folder:
+            terms = inherited(found)
             imported.model.save_pretrained(folder)
             imported.image_processor.save_pretrained(folder)
             write_import_card(
@@ -62,9 +63,10 @@ def import_checkpoint(
                 imported.model,
                 imported.image_processor,
                 imported.notes,
-                inherited(found),
+                terms,
                 folder / CARD,
             )
+            copy_license(found.place, terms, folder)
     return imported
 
 
@@ -110,6 +112,7 @@ def export_checkpoint(
     found = fetched(str(checkpoint), revision)
     imported = read_checkpoint(found.place, format="vit-scratch", config_overrides=config_overrides)
     with new_folder(output) as folder:
+        terms = inherited(found)
         exported = export_model(imported.model, imported.image_processor, folder, format=format)
         write_export_card(
             Path(output).resolve().name,
@@ -118,7 +121,8 @@ def export_checkpoint(
             imported.model,
             imported.image_processor,
             exported,
-            inherited(found),
+            terms,
             folder / CARD,
         )
+        copy_license(found.place, terms, folder)
     return [*(line.replace("FOLDER", str(output)) for line in exported.lines), f"written    {output}"]

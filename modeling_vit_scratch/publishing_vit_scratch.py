@@ -7,6 +7,7 @@ this machine. What goes out is `PUBLISHED`, with the card written for those who 
 
 import filecmp
 import json
+import logging
 import re
 import shutil
 from collections.abc import Collection
@@ -39,10 +40,17 @@ ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
 PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
 # The name of a repository, with its owner.
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# The Hub's name for a license.
+LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 LICENSE_TERMS = ("license", "license_name", "license_link")
+# A file that a card calls its license is something else if it has another suffix, or more bytes.
+LICENSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".pdf")
+LARGEST_LICENSE = 1_000_000
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 # A file for an example where none may be shown, or there is none.
 ANY_PHOTO = "photo.jpg"
+
+logger = logging.getLogger(__name__)
 
 PLAIN_CARD = """# {name}
 
@@ -64,22 +72,63 @@ How well it does is not known: {reason}. Measure it on images of your own before
 def terms_in(card: Path, repo_id: str | None = None, revision: str | None = None) -> dict[str, Any]:
     """What a card says that holds for weights made of its own: the license, and the checkpoint on the Hub they are of.
 
+    A card that is there and cannot be read is logged.
+
     Args:
         card: a README.md; what is missing, or cannot be read, says nothing.
         repo_id: of the card, if it is one of the Hub; its checkpoint is the one then.
         revision: branch, tag or commit of that.
     """
-    try:
-        said = metadata_load(card) or {}
-    except Exception:  # YAML's errors, and those of files; the model is whole without it
-        said = {}
+    said = {}
+    if card.is_file():
+        try:
+            said = metadata_load(card) or {}
+        except Exception:  # YAML's errors, and those of files; the model is whole without it
+            logger.warning(f"the card {card} cannot be read: its license, if it has one, is not taken over")
     terms = {name: said[name] for name in ("base_model", *LICENSE_TERMS) if _is_text(said.get(name))}
+    link = terms.pop("license_link", "")
+    if _is_file_name(link):
+        terms["license_link"] = link
+        if repo_id is not None:  # a file of that repository
+            terms["license_link"] = f"https://huggingface.co/{repo_id}/blob/{revision or 'main'}/{link}"
+    elif isinstance(link, str) and re.fullmatch(r"https?://\S+", link):
+        terms["license_link"] = link
     if repo_id is not None:
         terms["base_model"] = repo_id
-        link = terms.get("license_link")
-        if isinstance(link, str) and "://" not in link:  # a file of that repository
-            terms["license_link"] = f"https://huggingface.co/{repo_id}/blob/{revision or 'main'}/{link}"
     return terms
+
+
+def _is_file_name(link: Any) -> bool:
+    """Whether the link to a license names a file beside the card, and no hidden one."""
+    return isinstance(link, str) and re.fullmatch(r"\w[\w.-]*", link) is not None
+
+
+def license_file(folder: Path, terms: dict[str, Any]) -> Path | None:
+    """The file that these terms call the license, if it is a regular one of the folder and no link out of it.
+
+    Args:
+        folder: of the card.
+        terms: its own, as `terms_in` gives them.
+    """
+    link = terms.get("license_link", "")
+    if not _is_file_name(link) or Path(link).suffix.lower() not in LICENSE_SUFFIXES:
+        return None
+    file = folder / link
+    inside = file.is_file() and file.resolve().parent == folder.resolve()
+    return file if inside and file.stat().st_size <= LARGEST_LICENSE else None
+
+
+def copy_license(source: Path, terms: dict[str, Any], folder: Path) -> None:
+    """Copy the file of a license beside a card that links to it, unless a file of that name is there.
+
+    Args:
+        source: the folder of the card that the terms are of.
+        terms: as `terms_in` gives them.
+        folder: the other one, in which everything else is written already.
+    """
+    file = license_file(source, terms)
+    if file is not None and not (folder / file.name).exists():
+        shutil.copyfile(file, folder / file.name)
 
 
 def _is_text(value: Any) -> bool:
@@ -125,6 +174,8 @@ def repository_files(folder: Path, repo_id: str, *, images: bool = False) -> dic
     if CARD in files:
         card = (folder / CARD).read_text(encoding="utf-8")
         files[CARD] = card_for_the_hub(card, repo_id, files).encode()
+        if file := license_file(folder, terms_in(folder / CARD)):
+            files.setdefault(file.name, file)
         # The card's recipe names the data; the one of the run says where it lies on this machine.
         if recipe := re.search(rf"`{RECIPE}` is:\n\n```yaml\n(.*?)```", card, re.DOTALL):
             files[RECIPE] = recipe[1].encode()
@@ -168,6 +219,29 @@ def card_for_the_hub(card: str, repo_id: str, files: Collection[str] = ()) -> st
     return card
 
 
+def check_before(folder: Path, repo_id: str, *, images: bool, license: str | None) -> None:
+    """Find what is wrong on this machine before a repository is made for it.
+
+    Args:
+        folder, repo_id, images, license: those of `publish`.
+
+    Raises:
+        ValueError: if the license is no name of the Hub's, or the header of the card cannot be read, with its place.
+        OSError: if another file cannot be read.
+    """
+    if license is not None and not LICENSE_ID.fullmatch(license):
+        raise ValueError(f"a license is named as the Hub names it, such as apache-2.0, got {license!r}.")
+    if (folder / CARD).is_file():
+        try:
+            ModelCard((folder / CARD).read_text(encoding="utf-8"))
+        except Exception as error:  # YAML's errors, and those of what the header should hold
+            mark = getattr(error, "problem_mark", None)
+            place = f", line {mark.line + 2}" if mark is not None else ""  # the header begins after a line
+            said = getattr(error, "problem", None) or " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"the header of {folder / CARD} cannot be read{place}: {said}.") from error
+    repository_files(folder, repo_id, images=images)
+
+
 def publish(
     folder: Path,
     repo_id: str,
@@ -201,8 +275,11 @@ def publish(
         commit_message, commit_description: of the commit.
 
     Raises:
+        ValueError: before anything is asked of the Hub, if the license is no name of the Hub's, or the card is broken.
         Exception: huggingface_hub's, of many kinds; nothing but uploaded weights has changed then.
     """
+    check_before(folder, repo_id, images=images, license=license)
+    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/"):
@@ -228,7 +305,6 @@ def publish(
         parent_commit=None if create_pr else before.sha,
     )
     num_bytes = sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files.values())
-    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     classifies = architecture.endswith("ForImageClassification")
     return Published(repo_id, commit, commit.oid != before.sha, tuple(files), num_bytes, classifies)
 
@@ -280,6 +356,7 @@ def write_complete(
                 target = folder / path.relative_to(origin)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
+        copy_license(origin, terms, folder)
     card = folder / CARD
     if not card.is_file():
         has_processor = (folder / PROCESSOR).is_file()

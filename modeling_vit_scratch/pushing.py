@@ -2,11 +2,10 @@
 """Publishing on the Hub: with checks before, patience meanwhile, and a sentence for what went wrong."""
 
 import json
-import math
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +17,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .configuration_vit_scratch import ViTScratchConfig
-from .publishing_vit_scratch import CARD, HUB_ID, PROCESSOR, Published, pictures_of, plain_card, publish
+from .finite import check_weights
+from .publishing_vit_scratch import CARD, HUB_ID, PROCESSOR, Published, check_before, pictures_of, plain_card, publish
 
 STATE = "trainer_state.json"  # transformers' name, in a checkpoint from which training can go on
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.
@@ -61,6 +62,7 @@ def push(
             f"the name of a repository is owner/name or name, of letters, digits, - _ and ., got {repo_id!r}."
         )
     plain = _checked(folder, repo_id)
+    check_before(folder, repo_id, images=images, license=license)
     pictures = [] if images else pictures_of(folder)
     if pictures:
         show, them = ("show", "them") if len(pictures) > 1 else ("shows", "it")
@@ -230,21 +232,33 @@ def _with_imports(folder: Path, modules: set[str]) -> set[str]:
 
 
 def _count_weights(folder: Path) -> int:
-    """How many weights a checkpoint has, by the headers of its files.
+    """How many weights a checkpoint has; they are read one tensor at a time.
 
     Raises:
-        ValueError: if a file is missing or broken, or they are not in safetensors.
+        ValueError: if a file is missing or broken, they are not in safetensors, or one is NaN or infinite.
     """
+    count = 0
+
+    def counted() -> Iterator[tuple[str, Tensor]]:
+        nonlocal count
+        for name, weight in _weights(folder):
+            count += weight.numel()
+            yield name, weight
+
+    check_weights(counted(), f"the checkpoint {folder}")
+    return count
+
+
+def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     index = folder / "model.safetensors.index.json"
     try:
         names: set[Any] = {"model.safetensors"}
         if index.is_file():
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        count = 0
         for name in sorted(names):
             with safe_open(folder / name, framework="pt") as file:
-                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118  # not a dict
-        return count
+                for key in file.keys():  # noqa: SIM118  # not a dict
+                    yield key, file.get_tensor(key)
     except (OSError, SafetensorError, ValueError, LookupError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"{folder} has no whole weights in safetensors: {said}.") from error

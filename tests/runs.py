@@ -173,11 +173,12 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 # Of a card whose license the Hub does not know by a name.
-TERMS = {"license": "other", "license_name": "for-cats-only", "license_link": "https://example.com/cats"}
+TERMS = {"license": "other", "license_name": "for-cats-only", "license_link": "LICENSE"}
 
 
 def licensed(folder: Path) -> Path:
-    """A checkpoint with these terms in its card."""
+    """A checkpoint with these terms in its card, and the license beside it."""
+    (folder / "LICENSE").write_text("For cats only.\n", encoding="utf-8")
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "---\n---\n"
     header = "".join(f"{name}: {value}\n" for name, value in TERMS.items())
@@ -186,8 +187,10 @@ def licensed(folder: Path) -> Path:
 
 
 def terms(folder: Path) -> dict[str, str]:
-    """What the card of a folder says of its license."""
+    """What the card of a folder says of its license, which lies beside it if it is named as a file."""
     said = metadata_load(folder / "README.md") or {}
+    if said.get("license_link") == "LICENSE":
+        assert (folder / "LICENSE").read_text(encoding="utf-8") == "For cats only.\n"
     return {name: value for name, value in said.items() if name.startswith("license")}
 
 

@@ -15,10 +15,10 @@ PACKAGE = ROOT / "modeling_vit_scratch"
 # Each may import from those above it. In a line, modules and folders do not know each other.
 ORDER = (
     ("additions", "merging", "publishing"),
-    ("configuration", "layers"),
+    ("configuration", "layers", "finite"),
     ("initialization", "packing"),
     ("modeling",),
-    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text", "finite"),
+    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
     ("card", "checkpoints", "data", "tracing"),
     ("porting", "prediction"),
     ("evaluation", "inspection"),

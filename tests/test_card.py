@@ -18,6 +18,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch.card import describe, inherited, name_of
 from modeling_vit_scratch.hub import Checkpoint
 from modeling_vit_scratch.presets import preset_names, preset_path
+from modeling_vit_scratch.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.text import for_markdown
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.card import FinishedRun, card_metadata, data_sentence
@@ -300,8 +301,10 @@ def test_the_data_is_said_in_a_sentence():
         ("license: other\nlicense_name: own\nlicense_link: LICENSE", {"license": "other", "license_name": "own"}),
         ("license: mit\nmodel-index: nonsense", {"license": "mit"}),
         ("license: [mit, other]\nlicense_link: 3", {"license": ["mit", "other"]}),
-        ("license: [mit", {}),
-        ("- license", {}),
+        ("license: other\nlicense_link: javascript:alert(1)", {"license": "other"}),
+        ("license: other\nlicense_link: ../secret", {"license": "other"}),
+        ("license: other\nlicense_link: .hidden", {"license": "other"}),
+        ("license: other\nlicense_link: file:///etc/passwd", {"license": "other"}),
     ],
 )
 def test_the_terms_of_a_card_are_read_whatever_else_is_in_it(tmp_path, header, terms):
@@ -312,6 +315,62 @@ def test_the_terms_of_a_card_are_read_whatever_else_is_in_it(tmp_path, header, t
     link = {"license_link": "https://huggingface.co/someone/vit/blob/v1/LICENSE"} if link else {}
     assert inherited(Checkpoint("someone/vit", tmp_path, "v1")) == terms | link | {"base_model": "someone/vit"}
     assert inherited(Checkpoint("article", tmp_path, preset=True)) == {}
+
+
+@pytest.mark.parametrize("header", [b"license: [mit", b"- license", b"license: gr\xfcn"])
+def test_a_card_that_cannot_be_read_is_named(tmp_path, caplog, header):
+    card = tmp_path / "README.md"
+    card.write_bytes(b"---\n" + header + b"\n---\n")
+    assert inherited(Checkpoint("vit", tmp_path)) == {}
+    said = f"the card {card} cannot be read: its license, if it has one, is not taken over"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert inherited(Checkpoint("someone/vit", tmp_path, "v1")) == {"base_model": "someone/vit"}
+
+
+def test_a_card_that_is_not_there_is_not_missed(tmp_path, caplog):
+    (tmp_path / "vit.pth").touch()
+    for place in (tmp_path, tmp_path / "vit.pth", tmp_path / "none"):
+        assert inherited(Checkpoint("vit", place)) == {}
+    assert caplog.records == []
+
+
+# The file of a license
+
+
+LINKED = {"license_link": "LICENSE"}
+
+
+def test_the_file_of_a_license_is_copied_as_it_is(tmp_path):
+    (tmp_path / "LICENSE").write_bytes(b"for cats\r\n")
+    (tmp_path / "new").mkdir()
+    copy_license(tmp_path, LINKED, tmp_path / "new")
+    assert (tmp_path / "new" / "LICENSE").read_bytes() == b"for cats\r\n"
+
+
+def test_what_is_there_is_not_replaced_by_the_file_of_a_license(tmp_path):
+    (tmp_path / "README.md").write_text("theirs")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "README.md").write_text("ours")
+    copy_license(tmp_path, {"license_link": "README.md"}, tmp_path / "new")
+    assert (tmp_path / "new" / "README.md").read_text() == "ours"
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "folder", "pipe", "large", "state.json", "../LICENSE", ".LICENSE"])
+def test_what_is_no_license_of_the_folder_is_not_copied(tmp_path, kind):
+    source, new, name = tmp_path / "source", tmp_path / "new", kind if "." in kind else "LICENSE"
+    source.mkdir()
+    new.mkdir()
+    (tmp_path / "LICENSE").write_text("secret")
+    make = {
+        "link": lambda file: file.symlink_to(tmp_path / "LICENSE"),
+        "folder": lambda file: file.mkdir(),
+        "pipe": os.mkfifo,
+        "large": lambda file: file.write_bytes(bytes(1_000_001)),
+        "missing": lambda file: None,
+    }
+    make.get(kind, lambda file: file.write_text("mine"))(source / name)
+    copy_license(source, {"license_link": name}, new)
+    assert list(new.iterdir()) == []
 
 
 # --- In words --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The page: it says what `predict` says, in a real browser, to several users at once, with no internet."""
 
+import asyncio
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -24,6 +26,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch.data.images import pillow_silent, read_image
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.demo import page as demo
+from modeling_vit_scratch.demo import serving
 from modeling_vit_scratch.demo.page import load_answers
 from modeling_vit_scratch.inspection.attention import NoAttentionMapError
 from modeling_vit_scratch.prediction.classifier import predict
@@ -229,14 +232,16 @@ def test_an_address_that_will_not_do_is_refused_before_the_checkpoint_is_read():
         assert "cannot be served at 203.0.113.7: " in refused("demo", "nothing", f"{name}=203.0.113.7")
     assert "cannot be served at no such place: " in refused("demo", "nothing", "--host=no such place")
     for port in (0, 65536):
-        assert f"must be from 1 to 65535, got {port}." in refused("demo", "nothing", "--port", port)
+        assert f"--port (or --server_port) must be from 1 to 65535, got {port}." in refused(
+            "demo", "nothing", "--port", port
+        )
 
 
 def test_what_else_will_not_do_is_refused_in_a_line(checkpoint, pictures, tmp_path):
     assert "there is no checkpoint folder nothing." in refused("demo", "nothing")
     assert "text.png is empty" in refused("demo", checkpoint, "--examples", pictures / "text.png")
     assert "the folder" in refused("demo", checkpoint, "--examples", tmp_path)
-    assert "leave out --server_name" in refused("demo", checkpoint, "--space", tmp_path / "space", "--port", 7860)
+    assert "leave out --host and --port." in refused("demo", checkpoint, "--space", tmp_path / "space", "--port", 7860)
     assert os.listdir(tmp_path) == []
 
 
@@ -245,6 +250,31 @@ def test_without_gradio_it_says_what_to_install(checkpoint, monkeypatch):
         monkeypatch.delitem(sys.modules, f"modeling_vit_scratch.demo.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert "the demo needs gradio: pip install 'vit-scratch[demo]'." in refused("demo", checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("address", "alone"),
+    [(None, True), ("localhost", True), ("127.1.2.3", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_the_sample_is_shown_to_other_machines_only_if_it_is_named(checkpoint, monkeypatch, capsys, address, alone):
+    pages = []
+
+    def build(answers, examples):
+        pages.append([Path(name).name for name in examples])
+        nothing = SimpleNamespace(join=lambda: None)
+        return SimpleNamespace(local_url="here", server=SimpleNamespace(thread=nothing), close=lambda **_: None)
+
+    monkeypatch.setattr(serving, "build_page", build)
+    monkeypatch.setattr(serving, "_launch", lambda *arguments: None)
+    monkeypatch.setattr(serving, "_check_address", lambda *arguments: None)
+    sample = f"{checkpoint}/sample.png"
+    for examples in ([], [sample]):
+        serving.serve(checkpoint, examples=examples, server_name=address)
+    assert pages == [["01 sample.png"] if alone else [], ["01 sample.png"]]
+    reached = [] if alone else ["other machines can reach this page, and it has no login"]
+    left_out = f"left out sample.png, which shows one of your images: --examples {sample} shows it to all"
+    first = [*reached, *([] if alone else [left_out])]
+    assert capsys.readouterr().out.splitlines() == ["digits is at here", *first, "digits is at here", *reached]
 
 
 # The server
@@ -340,7 +370,7 @@ def test_only_what_was_uploaded_is_read_however_its_path_is_sent(client, outside
     # Nothing in them tells a file that is there from one that is not.
     assert answers <= {
         "x.png is not among the files that were uploaded to this page: upload it again.",
-        "These are no files that were uploaded to this page.",
+        "This request does not name files uploaded to this page.",
     }
 
 
@@ -358,7 +388,55 @@ OF_NO_BROWSER = (
 def test_what_no_browser_sends_is_answered_in_a_sentence(client, function):
     for given in OF_NO_BROWSER:
         answer = told(client, function, given)
-        assert re.fullmatch(r"|(the image|x) is not among the files.*|These are no files.*", answer), (given, answer)
+        assert re.fullmatch(r"|(the image|x) is not among the files.*|This request does not name files.*", answer), (
+            given,
+            answer,
+        )
+
+
+def test_an_example_that_is_none_is_answered_in_a_sentence(client):
+    for number in (None, 99, "x"):
+        body = {"data": [number], "fn_index": 0, "session_hash": "a"}
+        answer = client.post("/run/predict", json=body)
+        assert answer.json()["error"] == "This request does not name files uploaded to this page."
+
+
+def in_pieces(size: int):
+    """A body that does not say how long it is."""
+    for _ in range(size // 10_000):
+        yield b" " * 10_000
+
+
+def test_what_is_uploaded_together_has_a_limit_of_its_own(monkeypatch):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def app(scope, receive, send):
+        sent.append("taken")
+
+    for path in (serving.UPLOADS, f"/space{serving.UPLOADS}", f"{serving.UPLOADS}/x"):
+        for length in (b"1000001", b"500000001"):
+            scope = {"type": "http", "path": path, "root_path": "/space", "headers": [(b"content-length", length)]}
+            asyncio.run(serving.BodiesLimited(app)(scope, None, send))
+    refusals = [message if message == "taken" else message.get("body") for message in sent]
+    over = [None, b"A request to this page has 500 MB at most."]
+    other = [None, b"A request to this page has 1 MB at most."]
+    assert refusals == ["taken", *over, "taken", *over, *other, *other]
+
+
+@pytest.mark.parametrize("content", [bytes, in_pieces])
+@pytest.mark.parametrize("path", ["/run/predict", "/call/classify", "/queue/join", "/run/upload"])
+def test_a_request_that_would_fill_the_memory_is_refused(client, path, content):
+    answer = client.post(path, content=content(1_010_000), headers={"content-type": "application/json"})
+    assert answer.status_code == 413, answer.text
+    assert "A request to this page has 1 MB at most." in answer.text
+
+
+def test_the_names_of_as_many_files_as_a_request_may_have_fit_into_it(client):
+    given = [{"path": f"{'folder/' * 30}{index}.png", "orig_name": "x" * 200} | META for index in range(1000)]
+    assert told(client, "classify_many", given) == "This request does not name files uploaded to this page."
 
 
 def test_the_internet_is_not_fetched_for_anyone(client):

@@ -45,6 +45,7 @@ def broken(request, digits_run, tmp_path):
         ("explain", "CHECKPOINT", "IMAGE", "--output", "NEW"),
         ("dry-run", "CHECKPOINT", "--output", "NEW"),
         ("import", "CHECKPOINT", "NEW"),
+        ("push", "CHECKPOINT", "owner/name"),
         ("demo", "CHECKPOINT", "--space", "NEW"),
         *(
             ("export", "CHECKPOINT", "NEW", "--format", kind)

@@ -182,7 +182,7 @@ def test_other_weights_than_those_that_were_measured_get_a_card_that_claims_noth
         next(model.classification_head.parameters()).add_(1)
     model.push_to_hub("changed", tags=["mine"])
     files = published(hub, "ada/changed")
-    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"}
+    assert files.keys() == PUBLISHED - {"all_results.json", "recipe.yaml"} | {"LICENSE"}
     card = ModelCard(files["README.md"].decode())
     assert card.data.eval_results is None
     assert card.data.license_name == TERMS["license_name"]  # which holds for them, too
@@ -334,6 +334,17 @@ def test_a_license_that_was_said_once_stays(hub, ada, digits_run):
     assert len(hub.titles("ada/pets")) == 2
 
 
+def test_the_file_of_a_license_is_published_and_nothing_else_by_its_name(hub, ada, copy):
+    licensed(copy)
+    assert vit_scratch("push", copy, "pets").status == 0
+    assert published(hub, "ada/pets")["LICENSE"] == b"For cats only.\n"
+    card = (copy / "README.md").read_text()
+    for name in ("sample.png", "trainer_state.json"):
+        (copy / "README.md").write_text(card.replace("license_link: LICENSE", f"license_link: {name}"))
+        assert vit_scratch("push", copy, "pets").status == 0
+        assert name not in published(hub, "ada/pets")
+
+
 # Interrupted
 
 
@@ -478,6 +489,29 @@ def test_what_others_could_not_use_is_not_published(hub, ada, copy, damage, said
     damage(copy)
     line = refused("push", copy, "pets")
     assert f"{copy} {said}" in line
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("license: {a: b", ", line 2: expected ',' or '}'"),
+        ("- license", ": repo card metadata block should be a dict."),
+        ("license: gr\udcfcn", "'utf-8' codec can't decode byte 0xfc in position 15: invalid start byte"),
+    ],
+)
+def test_a_broken_card_is_refused_before_a_repository_is_made(hub, ada, copy, header, said):
+    (copy / "README.md").write_text(f"---\n{header}\n---\n", encoding="utf-8", errors="surrogateescape")
+    line = refused("push", copy, "pets")
+    assert line.startswith(f"vit-scratch push: the header of {copy / 'README.md'} cannot be read")
+    assert said in line
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("license", ["not a license!", "MIT", "", "mit\n", "-"])
+def test_a_license_is_a_name_of_the_hubs(hub, ada, digits_run, license):
+    line = refused("push", digits_run[0], "pets", f"--license={license}")
+    assert f"push: a license is named as the Hub names it, such as apache-2.0, got {license!r}." in line
     assert hub.requests == []
 
 

@@ -16,7 +16,7 @@ from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 from pictures import noise, oriented
 from PIL import Image
-from runs import CODE, TERMS, contents, free_port, licensed, refused, same_weights, vit_scratch
+from runs import CODE, TERMS, contents, free_port, licensed, refused, same_weights, terms, vit_scratch
 
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.demo import space
@@ -62,7 +62,9 @@ def written(checkpoint, photo, tmp_path_factory) -> Path:
 
 
 def test_it_holds_the_app_the_package_and_the_checkpoint(written, checkpoint):
+    assert terms(written) == TERMS
     assert {path.name for path in written.iterdir()} == {
+        "LICENSE",
         "README.md",
         "app.py",
         "checkpoint",

@@ -123,13 +123,15 @@ def check_counterparts(config: ViTScratchConfig, wanted: Mapping[str, Any], libr
     Raises:
         ValueError: naming every field that has another value.
     """
-    wrong = []
+    wrong, has = [], []
     for name, values in wanted.items():
         allowed = values if isinstance(values, tuple) else (values,)
         if getattr(config, name) not in allowed:
-            wrong.append(f"{name}={getattr(config, name)!r} (it has {' or '.join(repr(value) for value in allowed)})")
+            wrong.append(f"{name}={getattr(config, name)!r}")
+            has.append(f"{name}={' or '.join(repr(value) for value in allowed)}")
     if wrong:
         raise ValueError(
-            f"this model cannot be exported to {library}, which has no counterpart of {'; '.join(wrong)}."
+            f"this model cannot be exported: {library} has no counterpart for {', '.join(wrong)}; it always computes "
+            f"{', '.join(has)}."
             + (f" {EPSILON_HINT}" if [item.partition("=")[0] for item in wrong] == ["layer_norm_eps"] else "")
         )

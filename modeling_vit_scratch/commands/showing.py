@@ -36,7 +36,7 @@ def demo(argv: list[str]) -> int:
         if space is None:
             serve(**options, **address)
         elif any(value is not None for value in address.values()):
-            raise ValueError("--space writes a folder and serves nothing: leave out --server_name and --server_port.")
+            raise ValueError("--space writes a folder and serves nothing: leave out --host and --port.")
         else:
             show(write_space(output=space, **options))
     return 0

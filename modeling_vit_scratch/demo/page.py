@@ -139,9 +139,11 @@ class Page(gr.Blocks):
         try:
             if names_url(inputs):  # Gradio would fetch it, of any size
                 raise ValueError("a URL is no upload.")
+            if block_fn.preprocess and None in inputs:  # only our own functions can do with nothing
+                raise ValueError("there is no example of no number.")
             return await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except Exception as error:  # it raises many kinds
-            raise gr.Error("These are no files that were uploaded to this page.", print_exception=False) from error
+            raise gr.Error("This request does not name files uploaded to this page.", print_exception=False) from error
 
 
 def _told_apart(names: list[str]) -> list[str]:

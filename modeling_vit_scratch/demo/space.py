@@ -15,9 +15,9 @@ from packaging.version import Version
 
 from ..card import inherited
 from ..folders import check_new_folder, new_folder
-from ..hub import CONFIGURATIONS, SAFETENSORS, Checkpoint
+from ..hub import CONFIGURATIONS, SAFETENSORS
 from ..presets import PACKAGE, shipped_path
-from ..publishing_vit_scratch import LICENSE_TERMS, SAMPLE
+from ..publishing_vit_scratch import LICENSE_TERMS, SAMPLE, copy_license
 from ..text import for_markdown
 from .page import example_files, load_answers
 
@@ -92,7 +92,9 @@ def write_space(
         (folder / "app.py").write_text(_app(answers.title, hub_id, options), encoding="utf-8")
         packages = _requirements("onnx" if precision == "int8" else "")
         (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(_card(answers.title, source), encoding="utf-8")
+        terms = inherited(source)
+        (folder / "README.md").write_text(_card(answers.title, hub_id, terms), encoding="utf-8")
+        copy_license(source.place, terms, folder)
     sample = source.place / SAMPLE
     withheld = hub_id is None and sample.is_file() and not any(name.endswith(f" {SAMPLE}") for name in shown)
     return [
@@ -151,8 +153,7 @@ def _requirements(extra: str) -> list[str]:
     return [f"{name}=={Version(version(name)).public}" for name in names]
 
 
-def _card(title: str, checkpoint: Checkpoint) -> str:
-    hub_id, terms = checkpoint.hub_id, inherited(checkpoint)
+def _card(title: str, hub_id: str | None, terms: dict[str, Any]) -> str:
     metadata = SpaceCardData(
         title=title,
         emoji="🔎",

@@ -17,7 +17,7 @@ from PIL import Image
 from ..data.images import IMAGE_SUFFIXES, BadImageError, read_image
 from ..text import for_terminal
 
-MOST_BYTES = 50 * 2**20  # of a file
+MOST_BYTES = 50_000_000  # of a file
 # Of an image once it is decoded. Pillow refuses to decode more than 179 million.
 MOST_PIXELS = 50_000_000
 # The longer side by the shorter one: a processor that makes the shorter one 224 pixels long makes a sliver enormous.
@@ -100,7 +100,7 @@ def _content(path: Any, name: str) -> bytes:
             if not stat.S_ISREG(about.st_mode):
                 raise FileNotFoundError(path)
             if about.st_size > MOST_BYTES:
-                raise BadImageError(f"{name} has more than {MOST_BYTES // 2**20} MB: upload a smaller file.")
+                raise BadImageError(f"{name} has more than {MOST_BYTES // 1_000_000} MB: upload a smaller file.")
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(about.st_size)
         finally:

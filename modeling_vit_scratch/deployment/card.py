@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..card import header, inherited, named_labels, render
 from ..hub import Checkpoint
-from ..publishing_vit_scratch import CARD
+from ..publishing_vit_scratch import CARD, copy_license
 from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -53,7 +53,7 @@ class Facts:
 
 
 def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) -> None:
-    """Render the template into the README.md of a folder that holds the exported file."""
+    """Render the template into the README.md of a folder that holds the exported file, and its license."""
     is_onnx = facts.format != "torch-export"
     terms = inherited(facts.checkpoint)
     base_model = terms.get("base_model")
@@ -82,6 +82,7 @@ def write_card(name: str, facts: Facts, label_names: list[str], folder: Path) ->
         has_data_file=(folder / f"{facts.file}.data").exists(),
         labels=named_labels(dict(enumerate(label_names))),
     )
+    copy_license(facts.checkpoint.place, terms, folder)
 
 
 def version_of(package: str) -> str:

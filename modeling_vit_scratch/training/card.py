@@ -19,7 +19,7 @@ from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
 from ..hub import Checkpoint, hub_id_of, is_hub_id
 from ..presets import is_preset
-from ..publishing_vit_scratch import CARD
+from ..publishing_vit_scratch import CARD, copy_license
 from ..text import for_code, for_markdown
 from .report import clock
 
@@ -73,9 +73,10 @@ class FinishedRun:
 
 
 def write_model_card(run: FinishedRun, path: Path) -> None:
-    """Render `model_card.md` for a run into a README.md at `path`."""
+    """Render `model_card.md` for a run into a README.md at `path`, with the file of its license beside it."""
+    metadata = card_metadata(run)
     render(
-        card_metadata(run),
+        metadata,
         path,
         **architecture(run.name, run.model, run.processor),
         origin=_origin(run),
@@ -97,6 +98,7 @@ def write_model_card(run: FinishedRun, path: Path) -> None:
         + ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         recipe=yaml.safe_dump(_without_places(run.recipe), sort_keys=False, allow_unicode=True).strip(),
     )
+    copy_license(_source(run).place, metadata.to_dict(), path.parent)
 
 
 def card_metadata(run: FinishedRun) -> ModelCardData:
