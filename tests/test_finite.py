@@ -43,7 +43,7 @@ def broken(request, digits_run, tmp_path):
         ("predict", "CHECKPOINT", "IMAGE", "--precision", "bf16"),
         ("evaluate", "CHECKPOINT", "digits"),
         ("explain", "CHECKPOINT", "IMAGE", "--output", "NEW"),
-        ("dry-run", "CHECKPOINT", "--output", "NEW"),
+        ("dry-run", "CHECKPOINT", "--output", "NEW.txt"),
         ("import", "CHECKPOINT", "NEW"),
         ("push", "CHECKPOINT", "owner/name"),
         ("demo", "CHECKPOINT", "--space", "NEW"),
