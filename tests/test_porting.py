@@ -52,7 +52,7 @@ VIT = {
     "use_cls_position": True,
     "use_final_layer_norm": True,
 }
-IMPORTED = {*CHECKPOINT, "README.md"}
+IMPORTED = {*CHECKPOINT, "LICENSE", "README.md"}
 
 
 def make_peer(seed: int = 0) -> transformers.PreTrainedModel:
@@ -481,6 +481,7 @@ def test_an_export_to_transformers_computes_the_same(ours, tmp_path):
     assert (result.status, result.err) == (0, "")
     assert result.lines[0] == "became     transformers' ViTForImageClassification"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "LICENSE",
         "README.md",
         "config.json",
         "model.safetensors",
@@ -706,7 +707,7 @@ def test_what_was_fetched_once_needs_no_hub_again(from_hub, hub, tmp_path):
         nowhere = {"HF_ENDPOINT": f"http://127.0.0.1:{down.getsockname()[1]}"}
         first, second = with_hub(hub.environment(root / "cache") | nowhere, again, other)
     assert first.status == 0, first.err
-    assert {path.name for path in (tmp_path / "vit-tiny").iterdir()} == IMPORTED
+    assert {path.name for path in (tmp_path / "vit-tiny").iterdir()} == IMPORTED - {"LICENSE"}
     assert (second.status, second.out, second.err.count("\n")) == (2, "", 1)
     assert "the Hub cannot be reached to fetch acme/other" in second.err
     assert not (tmp_path / "other").exists()
