@@ -18,7 +18,7 @@ echo "Types and tests …"
 .venv/bin/mypy >.venv/types.log 2>&1 &
 types=$!
 status=0
-.venv/bin/pytest -n 3 --dist worksteal "$@" || status=$?
+.venv/bin/pytest -n 2 --dist worksteal "$@" || status=$?
 wait "$types" || status=1
 cat .venv/types.log
 exit "$status"

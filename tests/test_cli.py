@@ -7,9 +7,9 @@ What the verbs do is in test_training.py, test_prediction.py and others; what re
 import os
 import re
 import runpy
-import subprocess
+import shlex
 import sys
-from pathlib import Path
+from importlib.metadata import entry_points
 
 import pytest
 from runs import refused, vit_scratch
@@ -147,16 +147,12 @@ def test_the_package_is_a_program_for_launchers(monkeypatch, capsys):
     assert capsys.readouterr().out == f"vit-scratch {__version__}\n"
 
 
-# A process of its own
-
-
-def test_the_command_that_training_prints_at_its_end_runs_as_it_is(digits_run, tmp_path):
+def test_the_command_that_training_prints_at_its_end_runs_as_it_is(digits_run, monkeypatch, tmp_path):
     folder, result = digits_run
-    command = result.lines[-1].removeprefix("predict").strip()
-    assert command.startswith("vit-scratch predict ")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    process = subprocess.run(
-        command, shell=True, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300
-    )
-    assert (process.returncode, process.stderr) == (0, "")
-    assert re.fullmatch(rf"{folder}/sample\.png\t\d \d+\.\d\d%\n", process.stdout)
+    name, *arguments = shlex.split(result.lines[-1].removeprefix("predict").strip())
+    (script,) = entry_points(group="console_scripts", name=name)
+    assert script.load() is cli.main
+    monkeypatch.chdir(tmp_path)
+    printed = vit_scratch(*arguments)
+    assert (printed.status, printed.err) == (0, "")
+    assert re.fullmatch(rf"{folder}/sample\.png\t\d \d+\.\d\d%\n", printed.out)

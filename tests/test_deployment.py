@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from forks import python
 from huggingface_hub import ModelCard
 from packaging.requirements import Requirement
 from pictures import noise, oriented
@@ -180,7 +181,9 @@ sys.modules |= dict.fromkeys(("transformers", "modeling_vit_scratch", "onnx", "o
 for file in {list(map(str, files))}:
     exec({loader_of(folder)!r}.replace("photo.jpg", file))
 """
-    assert_as_predicted(run_alone(sys.executable, program, folder), digits_run[0], files)
+    done = python(f"import warnings; warnings.simplefilter('error')\n{program}", cwd=folder)
+    assert done.status == 0, done.err
+    assert_as_predicted(done.out, digits_run[0], files)
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch-export"])

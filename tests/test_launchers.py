@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
+from forks import started
 from runs import (
     NO_PICTURE,
     RUN,
@@ -37,7 +36,7 @@ from modeling_vit_scratch.training.recipes import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted(shipped_path("configuration/accelerate").glob("*.yaml"))
-BIN = Path(sys.executable).parent
+ACCELERATE = "from accelerate.commands.accelerate_cli import main; main()"
 # 208 and 360 images in batches of 50 for two processes: the last ones have to be filled up.
 FLAGS = (
     "digits",
@@ -104,20 +103,16 @@ def test_two_machines_of_accelerate_do_one_job(tmp_path, port):
     file = ROOT / "configuration" / "accelerate" / "multi-node.yaml"
     machines = []
     for rank in range(2):
-        command = [BIN / "accelerate", "launch", "--config_file", file, "--num_processes=2", "--mixed_precision=no"]
+        command = ["launch", "--config_file", file, "--num_processes=2", "--mixed_precision=no"]
         command += [f"--machine_rank={rank}", "--main_process_ip=127.0.0.1", f"--main_process_port={port}"]
         command += [ROOT / "scripts" / "train.py", *FLAGS, "--max_steps=2", f"--output_dir={tmp_path / 'run'}"]
-        machines.append(
-            subprocess.Popen(
-                list(map(str, [*command, "--use_cpu"])),
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    results = [machine.communicate(timeout=240) for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], results
+        out, err = tmp_path / f"out-{rank}", tmp_path / f"err-{rank}"
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        machines.append(started(ACCELERATE, *command, "--use_cpu", environment=environment, out=out, err=err))
+    for machine in machines:
+        machine.join()
+    results = [[(tmp_path / f"{name}-{rank}").read_text() for name in ("out", "err")] for rank in range(2)]
+    assert [machine.exitcode for machine in machines] == [0, 0], results
     # The first one prints, and they leave one folder.
     assert "cpu:0 x 2 processes" in results[0][0]
     assert results[1][0] == ""
