@@ -12,6 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+# Python looks for garbage after 700 new objects, which is a tenth of the time of importing and tracing.
+gc.set_threshold(50_000, 20, 50)
+
 CACHE = tempfile.TemporaryDirectory(prefix="vit-scratch-tests-")
 os.environ |= {"HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1"}
 

@@ -84,6 +84,7 @@ def _run_code(
 def as_a_program(out: str, err: str) -> None:
     """Make a forked process one as a shell starts it, whose output goes to two files."""
     gc.freeze()  # what was imported is there to stay: looking for garbage among it takes a third of a second each time
+    gc.set_threshold(50_000, 20, 50)
     os.setsid()  # a signal to its group is not one to the tests
     multiprocessing.set_start_method("fork", force=True)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
