@@ -32,6 +32,21 @@ def pytest_unconfigure():
     CACHE.cleanup()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def digits_read_once():
+    """The digits are unpacked once, not for each of a hundred runs."""
+    from functools import cache
+
+    from datasets import DatasetDict
+
+    from modeling_vit_scratch.data import loading
+
+    digits = cache(loading._digits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_digits", lambda: DatasetDict(digits()))
+        yield
+
+
 @pytest.fixture
 def naps(monkeypatch) -> list[float]:
     """The seconds that the client of the Hub would have slept, and a push between its attempts."""
