@@ -11,6 +11,20 @@ MOST_WORKERS = 8
 # mapped on its own, which gives it back as soon as it is free.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 TRIMMED_FROM, MAPPED_FROM = 2**31 - 1, 2**30
+# Threads of OpenMP that wait for each other sleep after a short spin. OMP_WAIT_POLICY is the standard, GOMP_SPINCOUNT
+# (turns of a loop) of GNU's runtime, which torch has on Linux, KMP_BLOCKTIME (milliseconds) of Intel's and LLVM's.
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have threads that wait for each other leave their cores to other programs. To be called before torch is loaded.
+
+    As a rule they spin, which is the fastest on a machine with nothing else to do. Where other programs compute, they
+    spin in the way of the very thread that they wait for, and a small model takes four times as long
+    (docs/performance.md). Does nothing if the user's environment says how they wait.
+    """
+    if not PATIENT_THREADS.keys() & os.environ.keys():
+        os.environ.update(PATIENT_THREADS)
 
 
 def keep_freed_memory() -> None:

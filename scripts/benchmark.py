@@ -7,6 +7,7 @@
     python scripts/benchmark.py --device cuda --bf16 --compile   # on a GPU; `--compile reduce-overhead`: CUDA graphs
     python scripts/benchmark.py --modes mixed-sizes --batch-sizes 8        # padded images beside what others do
     python scripts/benchmark.py --modes data-loading             # photographs from their files to a batch
+    python scripts/benchmark.py --modes busy --models vit-micro-patch4-32 --batch-sizes 64    # beside other programs
     python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
     python scripts/benchmark.py --modes memory                   # of predicting a thousand and 100,000 images
     python scripts/benchmark.py --modes weights                  # memory and time of importing the weights of a ViT-L
@@ -43,10 +44,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
 
+import busy
 import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.commands.parsing import count, positive
+from modeling_vit_scratch.machine import own_cores
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.tracing.int8 import Int8Classifier
 from peers import PEERS, Logits, build_pair, installed_peers
@@ -239,6 +242,16 @@ def benchmark_data_loading(arguments: argparse.Namespace) -> Iterator[dict[str, 
         yield row
 
 
+def benchmark_busy(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Print the rows of a table, and yield them."""
+    print(busy.HEADER, flush=True)
+    for preset in arguments.models:
+        for batch in arguments.batch_sizes:
+            for row in busy.benchmark_busy(preset, batch, arguments.rounds, competing=own_cores()):
+                print(busy.table_row(row), flush=True)
+                yield row
+
+
 def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The rows as `output`.json, and their ratios as `output`.png."""
     Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
@@ -377,7 +390,7 @@ def benchmark_time_to_accuracy(data: str) -> None:
         subprocess.run([sys.executable, Path(__file__).with_name("compare_training.py"), *step], check=True)
 
 
-TABLES = {"mixed-sizes": benchmark_mixed_sizes, "data-loading": benchmark_data_loading}
+TABLES = {"mixed-sizes": benchmark_mixed_sizes, "data-loading": benchmark_data_loading, "busy": benchmark_busy}
 
 
 def what_does_not_go_together(arguments: argparse.Namespace) -> str | None:
