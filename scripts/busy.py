@@ -23,6 +23,11 @@ SETTINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "GOMP_CPU_AF
 SIDES = {"ours": PATIENT_THREADS, "spinning": {}, "one thread": {"OMP_NUM_THREADS": "1"}}
 
 
+# The threads are set when torch is loaded, which a fork of this process would have done already.
+START = "spawn"
+SECONDS = 3.0  # of each side in each round
+
+
 class Rate(NamedTuple):
     """What one side did in one round."""
 
@@ -76,20 +81,20 @@ def compute() -> None:
         sum(range(1000))
 
 
-def benchmark_busy(preset: str, batch: int, rounds: int, competing: int, seconds: float = 3.0) -> list[dict[str, Any]]:
+def benchmark_busy(preset: str, batch: int, rounds: int, competing: int) -> list[dict[str, Any]]:
     """Rows of the table: each side while the others stand still, with and without other programs, round by round."""
-    spawn = multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context(START)
     rates: dict[tuple[str, bool], list[Rate]] = {(name, busy): [] for name in SIDES for busy in (False, True)}
     with ExitStack() as stack:
         sides, gradients = {}, []
         for name, setting in SIDES.items():
-            sides[name] = stack.enter_context(ProcessPoolExecutor(1, spawn))
+            sides[name] = stack.enter_context(ProcessPoolExecutor(1, processes))
             inherited = {key: value for key, value in os.environ.items() if key not in SETTINGS}
             with mock.patch.dict(os.environ, inherited | setting, clear=True):
                 gradients.append(torch.tensor(sides[name].submit(prepare, preset, batch).result()))
         for gradient in gradients[1:]:
             torch.testing.assert_close(gradient, gradients[0], rtol=1e-3, atol=1e-5)
-        others = [spawn.Process(target=compute, daemon=True) for _ in range(competing)]
+        others = [processes.Process(target=compute, daemon=True) for _ in range(competing)]
         for other in others:
             other.start()
             stack.callback(other.kill)
@@ -98,7 +103,7 @@ def benchmark_busy(preset: str, batch: int, rounds: int, competing: int, seconds
                 for other in others:
                     os.kill(other.pid or 0, signal.SIGCONT if busy else signal.SIGSTOP)
                 for name in list(SIDES) if index % 2 else reversed(SIDES):
-                    rates[name, busy].append(sides[name].submit(run, seconds).result())
+                    rates[name, busy].append(sides[name].submit(run, SECONDS).result())
     about = {"mode": "busy", "model": preset, "batch": batch, "competing": competing}
     return [about | _row(name, busy, rates) for busy in (False, True) for name in SIDES]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from runs import Run
 
 import benchmark
+import busy
 import data_loading
 import mixed_sizes
 import peers
@@ -21,13 +22,13 @@ from modeling_vit_scratch.presets import preset_path
 ROOT = Path(__file__).parent.parent
 
 
-def run(folder, *flags):
+def run(folder, *flags, before=""):
     """Run the script on a preset of which three blocks are left."""
     preset = shutil.copytree(preset_path("vit-micro-patch4-32"), folder / "preset")
     config = json.loads((preset / "config.json").read_text())
     (preset / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     small = "from pathlib import Path; from modeling_vit_scratch import presets\n"
-    small += f"presets._presets = lambda: {{'vit-micro-patch4-32': Path({str(preset)!r})}}"
+    small += f"presets._presets = lambda: {{'vit-micro-patch4-32': Path({str(preset)!r})}}\n" + before
     flags = ("--models", "vit-micro-patch4-32", "--rounds", "2", "--output", folder / "speed", *flags)
     return Run(flags, folder, before=small, script=ROOT / "scripts/benchmark.py").end()
 
@@ -76,6 +77,19 @@ def test_mixed_sizes_and_loading_have_tables_too(tmp_path):
     for row in rows:
         table = mixed_sizes if row in sizes else data_loading
         assert table.table_row(row) in result.out
+
+
+def test_other_programs_compete_with_the_steps_of_the_busy_mode(tmp_path):
+    small = "import sys; sys.path.append('scripts'); import busy; busy.START, busy.SECONDS = 'fork', 0.01"
+    result = run(tmp_path, "--batch-sizes", "2", "--modes", "busy", before=small)
+    assert result.status == 0, result.err
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    sides = ["ours", "spinning", "one thread"]
+    assert [(row["busy"], row["side"]) for row in rows] == [(busy, side) for busy in (False, True) for side in sides]
+    assert rows[1]["ratio_range"] == [1, 1]
+    for row in rows:
+        assert row["processor_seconds"] > 0
+        assert busy.table_row(row) in result.out
 
 
 @pytest.mark.parametrize(
