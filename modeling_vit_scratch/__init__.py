@@ -1,37 +1,33 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """vit-scratch: the article's Vision Transformer, layer by layer, as a Hugging Face model.
 
-Importing it makes the Auto classes of transformers know `model_type: vit_scratch`.
+Importing it makes the Auto classes of transformers know `model_type: vit_scratch`. It imports neither torch nor
+transformers itself: the names below are imported when they are used.
 """
 
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForMaskedImageModeling,
-)
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from transformers.utils import is_torchvision_available
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .configuration_vit_scratch import ViTScratchConfig
-from .layers_vit_scratch import (
-    AddClsToken,
-    ClassificationHead,
-    MultiHeadSelfAttention,
-    PatchEmbedding,
-    PositionalEncoding,
-    TransformerEncoderBlock,
-)
-from .modeling_vit_scratch import (
-    ViTScratchBackbone,
-    ViTScratchForImageClassification,
-    ViTScratchForMaskedImageModeling,
-    ViTScratchModel,
-    ViTScratchPreTrainedModel,
-)
-from .packing_vit_scratch import pad_images
+from .registration import register
+
+if TYPE_CHECKING:
+    from .configuration_vit_scratch import ViTScratchConfig
+    from .layers_vit_scratch import (
+        AddClsToken,
+        ClassificationHead,
+        MultiHeadSelfAttention,
+        PatchEmbedding,
+        PositionalEncoding,
+        TransformerEncoderBlock,
+    )
+    from .modeling_vit_scratch import (
+        ViTScratchBackbone,
+        ViTScratchForImageClassification,
+        ViTScratchForMaskedImageModeling,
+        ViTScratchModel,
+        ViTScratchPreTrainedModel,
+    )
+    from .packing_vit_scratch import pad_images
 
 __version__ = "0.1.0"
 
@@ -51,19 +47,20 @@ __all__ = [
     "pad_images",
 ]
 
-
-def _image_processors() -> dict[str, type]:
-    """Transformers' own ViT image processors, by backend; torchvision's only where torchvision is."""
-    if not is_torchvision_available():
-        return {"pil": ViTImageProcessorPil}
-    from transformers.models.vit.image_processing_vit import ViTImageProcessor
-
-    return {"pil": ViTImageProcessorPil, "torchvision": ViTImageProcessor}
+# A name is in the first of these that has it.
+_MODULES = ("configuration_vit_scratch", "layers_vit_scratch", "packing_vit_scratch", "modeling_vit_scratch")
 
 
-AutoConfig.register("vit_scratch", ViTScratchConfig, exist_ok=True)
-AutoModel.register(ViTScratchConfig, ViTScratchModel, exist_ok=True)
-AutoModelForImageClassification.register(ViTScratchConfig, ViTScratchForImageClassification, exist_ok=True)
-AutoModelForMaskedImageModeling.register(ViTScratchConfig, ViTScratchForMaskedImageModeling, exist_ok=True)
-AutoBackbone.register(ViTScratchConfig, ViTScratchBackbone, exist_ok=True)
-AutoImageProcessor.register(ViTScratchConfig, image_processor_classes=_image_processors(), exist_ok=True)
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in (importlib.import_module(f".{module}", __name__) for module in _MODULES):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

@@ -18,7 +18,7 @@ ORDER = (
     ("configuration", "layers", "finite"),
     ("initialization", "packing"),
     ("modeling",),
-    ("hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
+    ("registration", "hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
     ("card", "checkpoints", "data", "tracing"),
     ("porting", "prediction"),
     ("evaluation", "inspection"),

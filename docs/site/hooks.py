@@ -38,7 +38,7 @@ def public_names() -> dict[str, str]:
     package = ROOT / "modeling_vit_scratch"
     tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
     names = {}
-    for node in tree.body:
+    for node in (node for block in tree.body if isinstance(block, ast.If) for node in block.body):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             names |= {alias.name: f"modeling_vit_scratch.{node.module}" for alias in node.names}
     return names
