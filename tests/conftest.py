@@ -1,9 +1,10 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""For every test: no network, and no trace in the user's caches. Read before any library is."""
+"""For every test: no network, no trace in the user's caches, none of the shell's settings. Read before any library is."""
 
 import gc
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,11 +13,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from modeling_vit_scratch.machine import let_waiting_threads_sleep
+
 # Python looks for garbage after 700 new objects, which is a tenth of the time of importing and tracing.
 gc.set_threshold(50_000, 20, 50)
 
+# What may be inherited: where programs and the machine's parts are, how many threads there are, and who asked.
+KEPT = re.compile(
+    "PATH|TE?MP(DIR)?|LD_LIBRARY_PATH|VIRTUAL_ENV|CUDA_VISIBLE_DEVICES|(OMP|MKL|PYTEST|COV|VIT_SCRATCH)_.*|"
+    "SYSTEMROOT|WINDIR|COMSPEC|PATHEXT|(LOCAL)?APPDATA|PROGRAM(DATA|FILES.*)|PYCHARM_HOSTED|TOKENIZERS_PARALLELISM"
+)
+for name in list(os.environ):
+    if not KEPT.fullmatch(name.upper()):
+        del os.environ[name]
+os.umask(0o022)
+let_waiting_threads_sleep()
 CACHE = tempfile.TemporaryDirectory(prefix="vit-scratch-tests-")
-os.environ |= {"HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1"}
+os.environ |= {"HOME": CACHE.name, "HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1", "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 def pytest_collection_finish():

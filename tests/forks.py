@@ -8,6 +8,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -86,6 +87,8 @@ def as_a_program(out: str, err: str) -> None:
     gc.freeze()  # what was imported is there to stay: looking for garbage among it takes a third of a second each time
     gc.set_threshold(50_000, 20, 50)
     os.setsid()  # a signal to its group is not one to the tests
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background
     multiprocessing.set_start_method("fork", force=True)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, file in ((1, out), (2, err)):
