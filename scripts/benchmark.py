@@ -34,8 +34,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modeling_vit_scratch.machine import let_waiting_threads_sleep, own_cores
+
 # Or the profiler says when it starts and stops.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+if __name__ == "__main__":  # the processes of the mode "busy" import this, too, and have settings of their own
+    let_waiting_threads_sleep()  # before torch is loaded
 
 import numpy as np
 import torch
@@ -49,7 +53,6 @@ import data_loading
 import mixed_sizes
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.commands.parsing import count, positive
-from modeling_vit_scratch.machine import own_cores
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.tracing.int8 import Int8Classifier
 from peers import PEERS, Logits, build_pair, installed_peers

@@ -17,6 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from modeling_vit_scratch.machine import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()  # before torch is loaded
+
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification

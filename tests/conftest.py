@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""For every test: no network, no trace in the user's caches, none of the shell's settings. Read before any library is."""
+"""For every test: no network, no trace in the user's caches, no setting of the shell. Read before any library is."""
 
 import gc
 import json
