@@ -1,5 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The command line: `vit-scratch VERB …`. The verbs are in `commands/`."""
+"""The command line: `vit-scratch VERB …`. The verbs are in `commands/`.
+
+Nothing that takes time is imported before a verb has read its flags, so that help and mistakes are answered at once.
+"""
 
 import logging
 import os
@@ -29,14 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("verb", metavar="VERB", help="; ".join(f"{name}: {verb[1]}" for name, verb in VERBS.items()))
     argv = sys.argv[1:] if argv is None else argv
     name = parser.prog
-    from huggingface_hub.errors import StrictDataclassError
-
     try:
         verb = parser.parse_args(argv[:1]).verb
         if verb not in VERBS:
             parser.error(f"there is no verb {verb!r}, the verbs are {', '.join(VERBS)}")
         name += f" {verb}"
-        _quiet()
         with _logged_on_stderr(name):
             status = VERBS[verb][0](argv[1:])
         sys.stdout.flush()
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who reads what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return PIPE_CLOSED
-    except (ValueError, OSError, StrictDataclassError) as error:
+    except _mistakes() as error:
         show([f"{name}: {' '.join(str(error).split())}"], sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
@@ -54,17 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 
-def _quiet() -> None:
-    """Leave the terminal to our own lines: the libraries' bars and advice are for those who program with them."""
-    import huggingface_hub
-    from transformers.utils import logging
-
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # not all verbs need the library
-    if "datasets" in sys.modules:
-        sys.modules["datasets"].disable_progress_bars()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What a user's mistake raises; a configuration's wrong value, an error of a library that need not be loaded."""
+    errors = sys.modules.get("huggingface_hub.errors")
+    return (ValueError, OSError) if errors is None else (ValueError, OSError, errors.StrictDataclassError)
 
 
 @contextmanager

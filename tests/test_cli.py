@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from importlib.metadata import entry_points
 
@@ -82,6 +83,38 @@ def test_help_after_a_recipe_shows_what_the_recipe_sets():
     seed = re.compile(r"--seed SEED .*? \(default: (\d+)\)")
     assert seed.search(words(before.out))[1] == "42"
     assert seed.search(words(after.out))[1] == "0"
+
+
+# What has been answered so far needs none of the libraries; the flags of training are those of transformers and ours.
+AT_ONCE = """
+import contextlib, io, sys
+from modeling_vit_scratch.cli import VERBS, main
+
+def answer(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return main(list(arguments))
+        except SystemExit as end:
+            return end.code
+
+short = [verb for verb in VERBS if verb not in ("train", "pretrain")]
+asked = [["--help"], ["--version"], *([verb, "--help"] for verb in short)]
+mistaken = [[], ["trian"], ["train"], ["train", "digts"], ["pretrain"], *([verb, "--misspelt"] for verb in short)]
+assert {answer(*arguments) for arguments in asked} <= {0, None}
+assert {answer(*arguments) for arguments in mistaken} == {2}
+assert answer("export", "checkpoint", "output", "--format=onnx", "--calibrate_images=8") == 2
+loaded = {"torch", "transformers", "huggingface_hub", "datasets", "pandas", "numpy", "PIL"} & sys.modules.keys()
+assert not loaded, loaded
+assert answer("train", "--help") == answer("pretrain", "digits", "--help") == 0
+own = "modeling_vit_scratch.modeling_vit_scratch", "modeling_vit_scratch.training.trainer"
+loaded = {*own, "datasets", "pandas", "pyarrow", "sklearn", "matplotlib", "kornia"} & sys.modules.keys()
+assert not loaded, loaded
+"""
+
+
+def test_help_and_mistakes_do_not_wait_for_the_libraries():
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Mistakes: exit status 2, one line on stderr, no traceback, nothing on stdout (see `refused`)

@@ -12,6 +12,7 @@ from .parsing import (
     add_checkpoint_flags,
     add_data,
     add_speed,
+    quiet,
     stoppable,
 )
 
@@ -31,6 +32,7 @@ def evaluate(argv: list[str]) -> int:
     add_speed(parser)
     add_checkpoint_flags(parser)
     arguments = parser.parse_args(argv)
+    quiet()
     from ..evaluation import scoring
     from ..evaluation.metrics import compute_metrics
     from ..evaluation.results import results_lines

@@ -4,7 +4,7 @@
 import argparse
 
 from ..text import show
-from .parsing import Parser, add_data, add_revision, count, positive, stoppable
+from .parsing import Parser, add_data, add_revision, count, positive, quiet, stoppable
 
 LIBRARIES = ("transformers", "timm")
 # As `deployment.exporting.FORMATS`, which loads what --help can do without.
@@ -17,6 +17,7 @@ def export(argv: list[str]) -> int:
     """Run `vit-scratch export`; the exit status."""
     arguments = _parser().parse_args(argv)
     _check(arguments)
+    quiet()
     with stoppable():
         lines = _to_a_library(arguments) if arguments.format in LIBRARIES else _to_a_file(arguments)
     show(lines)

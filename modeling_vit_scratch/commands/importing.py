@@ -4,7 +4,7 @@
 import sys
 
 from ..text import show
-from .parsing import Parser, add_revision, image_size, positive, stoppable
+from .parsing import Parser, add_revision, image_size, positive, quiet, stoppable
 
 
 def import_(argv: list[str]) -> int:
@@ -41,6 +41,7 @@ def import_(argv: list[str]) -> int:
     )
     add_revision(parser)
     arguments = parser.parse_args(argv)
+    quiet()
     from huggingface_hub.utils import enable_progress_bars
 
     from ..overrides import parse_overrides

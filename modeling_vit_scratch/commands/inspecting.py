@@ -5,7 +5,16 @@ import sys
 from pathlib import Path
 
 from ..text import show
-from .parsing import SOME_IMAGES_BAD, Parser, add_checkpoint_flags, add_token_merging, image_size, positive, stoppable
+from .parsing import (
+    SOME_IMAGES_BAD,
+    Parser,
+    add_checkpoint_flags,
+    add_token_merging,
+    image_size,
+    positive,
+    quiet,
+    stoppable,
+)
 
 # Of the files that `dry-run --output` writes, so that none of another kind is replaced by mistake.
 ENDINGS = {"text": (".txt", ".md"), "json": (".json",), "html": (".html", ".htm")}
@@ -25,6 +34,7 @@ def dry_run(argv: list[str]) -> int:
     add_token_merging(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
+    quiet()
     from ..card import name_of
     from ..folders import check_file, check_not_an_input
     from ..hub import files_of
@@ -78,6 +88,7 @@ def explain(argv: list[str]) -> int:
     add_token_merging(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
+    quiet()
     from ..inspection.explaining import write_explanations
 
     skipped = []

@@ -2,7 +2,9 @@
 """What the verbs have in common: a parser, flags, what flags may be, and how a command is stopped."""
 
 import argparse
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -87,6 +89,22 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def quiet() -> None:
+    """Leave the terminal to our own lines: the libraries' bars and advice are for those who program with them.
+
+    Each verb calls it once its flags are read: it loads the libraries.
+    """
+    import huggingface_hub
+    from transformers.utils import logging
+
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # not all verbs need the library
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
 
 
 @contextmanager

@@ -8,7 +8,16 @@ from typing import Any
 
 from ..machine import keep_freed_memory
 from ..text import for_terminal, show
-from .parsing import SOME_IMAGES_BAD, Parser, add_batch_size, add_checkpoint_flags, add_speed, positive, stoppable
+from .parsing import (
+    SOME_IMAGES_BAD,
+    Parser,
+    add_batch_size,
+    add_checkpoint_flags,
+    add_speed,
+    positive,
+    quiet,
+    stoppable,
+)
 
 
 def predict(argv: list[str]) -> int:
@@ -31,6 +40,7 @@ def predict(argv: list[str]) -> int:
     add_speed(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
+    quiet()
     keep_freed_memory()
     with stoppable():
         return _print_predictions(options) if options["output"] is None else _write_predictions(options)

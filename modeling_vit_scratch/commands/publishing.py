@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..text import show
-from .parsing import Parser, stoppable
+from .parsing import Parser, quiet, stoppable
 
 
 def push(argv: list[str]) -> int:
@@ -24,6 +24,7 @@ def push(argv: list[str]) -> int:
         help="publish the pictures that show images of your data, too: sample.png and training.png",
     )
     options = vars(parser.parse_args(argv))
+    quiet()
     from huggingface_hub.utils import enable_progress_bars
 
     from .. import pushing

@@ -2,7 +2,7 @@
 """The verb `demo`."""
 
 from ..text import show
-from .parsing import Parser, add_checkpoint_flags, add_speed, count, stoppable
+from .parsing import Parser, add_checkpoint_flags, add_speed, count, quiet, stoppable
 
 
 def demo(argv: list[str]) -> int:
@@ -23,6 +23,7 @@ def demo(argv: list[str]) -> int:
     add_speed(parser)
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
+    quiet()
     try:
         from ..demo.serving import serve
     except ModuleNotFoundError as error:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..machine import keep_freed_memory
-from .parsing import stoppable
+from .parsing import quiet, stoppable
 
 
 def train(argv: list[str]) -> int:
@@ -19,14 +19,20 @@ def pretrain(argv: list[str]) -> int:
 
 
 def _by_recipe(argv: list[str], verb: str) -> int:
-    from ..presets import recipe_names
-    from ..training.recipes import RecipeParser, parse_recipe
+    from ..presets import recipe_names, recipe_path
 
     if not argv or argv[0].startswith("-"):
         if not {"-h", "--help"} & set(argv):
             raise ValueError(f"name a recipe first: one of {', '.join(recipe_names())}, or a YAML file; then flags.")
+        from ..training.recipes import RecipeParser
+
         RecipeParser(verb).print_help()
         return 0
+    if not argv[0].endswith((".yaml", ".yml")):
+        recipe_path(argv[0])  # a misspelt name is answered before the libraries are loaded
+    quiet()
+    from ..training.recipes import parse_recipe
+
     arguments = parse_recipe(argv[0], argv[1:], verb)
     if verb == "train":
         from ..training.classification import train
