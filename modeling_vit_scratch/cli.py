@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from . import __version__
 from .commands import evaluating, exporting, importing, inspecting, predicting, publishing, showing, training
 from .commands.parsing import Parser
+from .machine import let_waiting_threads_sleep
 from .text import show
 
 USER_ERROR = 2
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         if verb not in VERBS:
             parser.error(f"there is no verb {verb!r}, the verbs are {', '.join(VERBS)}")
         name += f" {verb}"
+        let_waiting_threads_sleep()
         with _logged_on_stderr(name):
             status = VERBS[verb][0](argv[1:])
         sys.stdout.flush()

@@ -1,6 +1,9 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What one batch frees is there for the next one, and of several GPUs a process uses one."""
+"""What one batch frees is there for the next one, threads that wait sleep, and of several GPUs a process uses one."""
 
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 import transformers
 from runs import SMALL, Run, vit_scratch, weights
 
-from modeling_vit_scratch.machine import idle_gpus
+from modeling_vit_scratch.machine import PATIENT_THREADS, idle_gpus
 from modeling_vit_scratch.training import pretraining, report, run_folder
 
 # The page faults of making and freeing 64 MB ten times, as a layer does with its activations.
@@ -35,6 +38,36 @@ def test_memory_that_was_freed_is_not_got_from_the_system_again(tmp_path):
     pages = 10 * 64 * 2**20 // 2**12
     assert default > pages / 4  # or there is nothing to save
     assert kept < pages / 100
+
+
+# Threads that wait for each other
+
+# What the environment says when torch is about to be loaded.
+BEFORE_TORCH = """
+import json, os, sys
+
+class Watch:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            print(json.dumps(dict(os.environ)), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch)
+sys.argv = ["vit-scratch", *sys.argv[1:]]
+from modeling_vit_scratch.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}, {"KMP_BLOCKTIME": "1"}])
+def test_a_verb_lets_them_sleep_unless_the_user_says_how_they_wait(own, tmp_path):
+    inherited = {name: value for name, value in os.environ.items() if name not in PATIENT_THREADS}
+    command = [sys.executable, "-c", BEFORE_TORCH, "train", "digits", "--output_dir", str(tmp_path / "out")]
+    result = subprocess.run(command, env=inherited | own, capture_output=True, text=True, check=True)
+    environment = json.loads(result.stdout)
+    setting = {name: value for name, value in environment.items() if name in PATIENT_THREADS}
+    assert setting == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"})
 
 
 # Several GPUs, no launcher
