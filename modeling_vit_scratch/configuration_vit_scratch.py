@@ -2,12 +2,15 @@
 """The configuration of a vit-scratch model: every architectural choice, with the article's as default."""
 
 import dataclasses
+import logging
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneConfigMixin
+
+logger = logging.getLogger(__name__)
 
 # What a saved folder offers to the Auto classes where this package is not installed.
 AUTO_MAP = {
@@ -187,13 +190,38 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
             kwargs["num_labels"] = kwargs.pop("num_classes")
         if "num_labels" in kwargs and (not isinstance(kwargs["num_labels"], int) or kwargs["num_labels"] < 0):
             raise ValueError(f"num_labels must be a whole number, 0 or more, got {kwargs['num_labels']!r}.")
+        self._validate_names(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {str(label): int(index) for index, label in self.id2label.items()}
-        self._out_features, self._out_indices = None, None
-        if out_features is not None or out_indices is not None:
-            self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+        self.set_output_features_output_indices(out_features, out_indices)
         self.validate_architecture()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Any:
+        """As of every transformers config; another `num_labels` than the saved one has none of the saved names."""
+        number = kwargs.get("num_labels", kwargs.get("num_classes"))
+        names = config_dict.get("id2label")
+        if number is not None and names is not None and len(names) != number:
+            logger.warning("num_labels=%s: the %s names of the saved labels are not its.", number, len(names))
+            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+        return super().from_dict(config_dict, **kwargs)
+
+    def _validate_names(self, num_labels: int | None) -> None:
+        if self.id2label is None:
+            return
+        if num_labels is not None and len(self.id2label) != num_labels:
+            raise ValueError(
+                f"num_labels={num_labels} and id2label, which has {len(self.id2label)} names, do not agree: leave one "
+                "out."
+            )
+        names = {int(index): name for index, name in self.id2label.items()}
+        for name, index in (self.label2id or {}).items():
+            if names.get(int(index)) != name:
+                raise ValueError(
+                    f"label2id has {name!r}: {index} and id2label {index}: {names.get(int(index))!r}; leave label2id "
+                    "out."
+                )
 
     def _refuse_unknown(self, kwargs: dict) -> None:
         unknown = sorted(key for key in kwargs if not self._is_known(key))
@@ -210,6 +238,31 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     def stage_names(self) -> list[str]:
         """Names of the stages of a backbone: the embeddings ("stem"), then one per block."""
         return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
+
+    def set_output_features_output_indices(self, out_features: list | None, out_indices: list | None) -> None:
+        """Choose the stages that a backbone returns, by name or number; with neither, the last, whichever that is."""
+        if out_features is None and out_indices is None:
+            self._out_features, self._out_indices = None, None
+        else:
+            super().set_output_features_output_indices(out_features, out_indices)
+
+    @property
+    def out_features(self) -> list[str]:
+        """Names of the stages that a backbone returns; the last one unless others are chosen."""
+        return [self.stage_names[-1]] if self._out_features is None else self._out_features
+
+    @out_features.setter
+    def out_features(self, value: list[str] | None) -> None:
+        self.set_output_features_output_indices(value, None)
+
+    @property
+    def out_indices(self) -> list[int]:
+        """Numbers of these stages, as they were given: from 0, the embeddings; or from -1, the last block."""
+        return [self.num_hidden_layers] if self._out_indices is None else self._out_indices
+
+    @out_indices.setter
+    def out_indices(self, value: list[int] | tuple[int, ...] | None) -> None:
+        self.set_output_features_output_indices(None, value if value is None else list(value))
 
     @property
     def num_prefix_tokens(self) -> int:

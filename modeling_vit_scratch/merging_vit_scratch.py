@@ -54,23 +54,23 @@ class MergedPatches:
         num_prefix_tokens: P.
         sizes: (B, M), the number of patches in each token; 0 for padding.
         token_of: (B, N), the token that each patch is in, counted without the P in front.
-        patch_mask: (B, N), 1, or 0 where a patch is padding.
+        token_mask: (B, P + N), 1, or 0 where an original token is padding.
         padded: whether there may be padding.
     """
 
     num_prefix_tokens: int
     sizes: Tensor
     token_of: Tensor
-    patch_mask: Tensor
+    token_mask: Tensor
     padded: bool
 
     @classmethod
-    def none_yet(cls, x: Tensor, num_prefix_tokens: int, patch_mask: Tensor | None) -> "MergedPatches":
-        """The patches of `x` (B, P + N, D), each a token, but for those that are padding, by `patch_mask` (B, N)."""
-        batch, num_patches = x.shape[0], x.shape[1] - num_prefix_tokens
-        token_of = torch.arange(num_patches, device=x.device).expand(batch, -1)
-        sizes = torch.ones(batch, num_patches, device=x.device) if patch_mask is None else patch_mask.bool().float()
-        return cls(num_prefix_tokens, sizes, token_of, sizes, padded=patch_mask is not None)
+    def none_yet(cls, x: Tensor, num_prefix_tokens: int, token_mask: Tensor | None) -> "MergedPatches":
+        """The patches of `x` (B, P + N, D), each a token, but for those that are padding in `token_mask` (B, P + N)."""
+        mask = torch.ones(x.shape[:2], device=x.device) if token_mask is None else token_mask.float()
+        sizes = mask[:, num_prefix_tokens:]
+        token_of = torch.arange(sizes.shape[1], device=x.device).expand_as(sizes)
+        return cls(num_prefix_tokens, sizes, token_of, mask, padded=token_mask is not None)
 
     def padding_last(self) -> Tensor:
         """The places of the tokens in another order, those that are padding behind all others: (B, M)."""
@@ -106,11 +106,12 @@ class MergedPatches:
         x = probabilities / sizes.to(probabilities.dtype)[:, None, None]
         x = x.gather(2, index.unsqueeze(-1).expand(-1, x.shape[1], -1, x.shape[3]))  # (B, A, P + N, P + M)
         x = x.gather(3, index.unsqueeze(2).expand(-1, x.shape[1], x.shape[2], -1))  # (B, A, P + N, P + N)
-        return x * F.pad(self.patch_mask, (self.num_prefix_tokens, 0), value=1.0).to(x.dtype)[:, None, None]
+        return x * self.token_mask.to(x.dtype)[:, None, None]
 
     def log_sizes(self, dtype: torch.dtype) -> Tensor:
         """What proportional attention adds to the scores of each token (ToMe, equation 1): (B, P + M)."""
-        return F.pad(self.sizes.log(), (self.num_prefix_tokens, 0)).to(dtype).clamp(min=torch.finfo(dtype).min)
+        sizes = torch.cat((self.token_mask[:, : self.num_prefix_tokens], self.sizes), dim=1)
+        return sizes.log().to(dtype).clamp(min=torch.finfo(dtype).min)
 
 
 class TokenMerging:

@@ -14,7 +14,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from transformers.modeling_outputs import (
     MaskedImageModelingOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .additions_vit_scratch import (
@@ -57,7 +57,7 @@ from .layers_vit_scratch import (
     height_width,
 )
 from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
-from .packing_vit_scratch import PackedImages, is_worth_packing
+from .packing_vit_scratch import PackedImages, is_worth_packing, read_masks
 from .publishing_vit_scratch import publish, write_complete
 
 # Modules of the base model that come before the first block.
@@ -325,8 +325,9 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         attention_mask: Tensor | None = None,
+        patch_attention_mask: Tensor | None = None,
         only_pooled: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode images.
 
@@ -335,8 +336,11 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             bool_masked_pos: (B, N), true where a patch is replaced by the mask token.
             interpolate_pos_encoding: accept any height and width that the patch divides, and fit the positions to them;
                 by default what the configuration says.
-            attention_mask: (B, N), 0 where a patch is padding. With `interpolate_pos_encoding`, the patches of an
-                image fill its top left corner and get the positions that the image would get alone.
+            attention_mask: (B, T), 0 where a token is not attended to, as in transformers; the tokens in front of the
+                patches come first.
+            patch_attention_mask: (B, N) or (B, rows, columns), 0 where a patch is padding (as of Idefics2, Laurençon et
+                al. 2024, arXiv 2405.02246). With `interpolate_pos_encoding`, the patches of an image fill its top left
+                corner and get the positions that the image would get alone.
             only_pooled: only `pooler_output` is asked for. Where that is the [CLS] token, the last block computes no
                 other then, which saves most of it, and `last_hidden_state` is (B, 1, D).
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`, as everywhere in transformers.
@@ -351,21 +355,26 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         """
         if interpolate_pos_encoding is None:
             interpolate_pos_encoding = self.config.interpolate_pos_encoding
-        grid_size = self._check_inputs(pixel_values, bool_masked_pos, interpolate_pos_encoding, attention_mask)
+        grid_size = self._check_inputs(pixel_values, bool_masked_pos, interpolate_pos_encoding)
+        batch, num_prefix_tokens = pixel_values.shape[0], self.config.num_prefix_tokens
+        masks = read_masks(attention_mask, patch_attention_mask, batch, grid_size, num_prefix_tokens)
         x = self.patch_embedding(pixel_values.to(self.patch_embedding.projection.weight.dtype))  # (B, N, D)
         if self.mask_patches is not None and bool_masked_pos is not None:
             x = self.mask_patches(x, bool_masked_pos)
-        extent = patch_extent(attention_mask, grid_size) if interpolate_pos_encoding else None
-        x = self.positional_encoding(x, grid_size if interpolate_pos_encoding else None, extent)
-        x, attention_mask = self.patch_dropout(x, attention_mask)  # N is smaller from here on, in training
+        fitted = (grid_size, masks.extent) if interpolate_pos_encoding else (None, None)
+        x = self.positional_encoding(x, *fitted)
+        x, patch_mask = self.patch_dropout(x, masks.patches)  # N is smaller from here on, in training
         if self.register_tokens is not None:
             x = self.register_tokens(x)  # (B, R + N, D)
         if self.cls_token is not None:
             x = self.cls_token(x)  # (B, T, D)
         x = self.pre_norm(x)
-        x = self._encode(x, attention_mask, only_pooled, **kwargs)
+        token_mask = None
+        if masks.prefix is not None and patch_mask is not None:
+            token_mask = torch.cat((masks.prefix, patch_mask), dim=1)  # (B, T)
+        x = self._encode(x, token_mask, only_pooled, **kwargs)
         x = self.norm(x)
-        pooled = self.pooler(x, attention_mask) if self.pooler is not None else None
+        pooled = self.pooler(x, patch_mask) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
 
     def _check_inputs(
@@ -373,7 +382,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         pixel_values: Tensor,
         bool_masked_pos: Tensor | None,
         interpolate_pos_encoding: bool,
-        attention_mask: Tensor | None,
     ) -> tuple[int, int]:
         """Refuse shapes that the configuration does not fit; the (rows, columns) of patches otherwise."""
         if pixel_values is None:
@@ -392,14 +400,16 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             )
         grid_size = self.patch_embedding.grid_of(height, width)
         expected = (pixel_values.shape[0], math.prod(grid_size))
-        for name, mask in (("attention_mask", attention_mask), ("bool_masked_pos", bool_masked_pos)):
-            if mask is not None and tuple(mask.shape) != expected:
-                raise ValueError(f"{name} must have the shape (batch, patches) = {expected}, got {tuple(mask.shape)}.")
+        if bool_masked_pos is not None and tuple(bool_masked_pos.shape) != expected:
+            raise ValueError(
+                f"bool_masked_pos must have the shape (batch, patches) = {expected}, got "
+                f"{tuple(bool_masked_pos.shape)}."
+            )
         if bool_masked_pos is not None and self.mask_patches is None:
             raise ValueError("bool_masked_pos needs a mask token: build the model with use_mask_token=True.")
         return grid_size
 
-    def _encode(self, x: Tensor, patch_mask: Tensor | None, only_pooled: bool, **kwargs) -> Tensor:
+    def _encode(self, x: Tensor, token_mask: Tensor | None, only_pooled: bool, **kwargs) -> Tensor:
         """Step 4, all blocks: (B, T, D) -> (B, T, D), or only the tokens that the pooler takes, where these are few."""
         config = self.config
         maps_wanted = bool(kwargs.get("output_attentions", config.output_attentions))
@@ -411,20 +421,17 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         recorded = bool(kwargs.get("output_hidden_states", config.output_hidden_states))
         num_queries = self.num_queries() if only_pooled and not recorded and not maps_wanted else None
         if any(self.merging_schedule):
-            return self._encode_merging(x, patch_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs)
-        if patch_mask is not None:
-            # (B, T): what stands in front of the patches is never padding.
-            patch_mask = F.pad(patch_mask.bool(), (config.num_prefix_tokens, 0), value=True)
-        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=patch_mask)
+            return self._encode_merging(x, token_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs)
+        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=token_mask)
         if attention_mask is not None and not (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4):
             num_queries = None  # a mask of the kernel's own kind, which has no rows to take
         # Stochastic depth skips a branch for whole images, which a packed sequence does not have.
         whole = maps_wanted or (self.training and config.drop_path_rate > 0)
         blocks = self.encoder if num_queries is None else self.encoder[:-1]
-        if whole or patch_mask is None or not is_worth_packing(patch_mask, x.shape[2]):
+        if whole or token_mask is None or not is_worth_packing(token_mask, x.shape[2], config.num_prefix_tokens):
             x = self._run_blocks(blocks, x, attention_mask, kernel, recorded, **kwargs)
         else:
-            packed = PackedImages(patch_mask, kernel)
+            packed = PackedImages(token_mask, kernel)
             x = self._run_blocks(blocks, packed.pack(x), None, packed.attend, recorded, packed.unpack, **kwargs)
             x = packed.unpack(x)  # (B, T, D): the tokens in front are the first of each image again
         if num_queries is None:
@@ -452,7 +459,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
     def _encode_merging(
         self,
         x: Tensor,
-        patch_mask: Tensor | None,
+        token_mask: Tensor | None,
         kernel: Callable,
         config: ViTScratchConfig,
         num_queries: int | None,
@@ -461,7 +468,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         **kwargs,
     ) -> Tensor:
         # The sizes of the tokens take the place of the mask: padding has size 0.
-        patches = MergedPatches.none_yet(x, config.num_prefix_tokens, patch_mask)
+        patches = MergedPatches.none_yet(x, config.num_prefix_tokens, token_mask)
         # A backbone may have fewer blocks than the schedule.
         for block, num_merged in zip(self.encoder, self.merging_schedule, strict=False):
             if num_queries is not None and block is self.encoder[-1]:
@@ -477,14 +484,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
     def num_queries(self) -> int | None:
         """How many tokens, from the front, the last block must compute for the pooler; None for all."""
         return {"cls": 1, "cls_distillation": 2}.get(self.config.pooling)
-
-
-def patch_extent(attention_mask: Tensor | None, grid_size: tuple[int, int]) -> Tensor | None:
-    """Rows and columns of patches that each image covers: (B, N) -> (B, 2)."""
-    if attention_mask is None:
-        return None
-    mask = attention_mask.bool().unflatten(1, grid_size)  # (B, rows, columns)
-    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1).clamp(min=1)
 
 
 class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
@@ -508,12 +507,14 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
         labels: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         attention_mask: Tensor | None = None,
-        **kwargs,
+        patch_attention_mask: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         """Classify images.
 
         Args:
-            pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
+            pixel_values, interpolate_pos_encoding, attention_mask, patch_attention_mask, **kwargs: those of
+                `ViTScratchModel`.
             labels: (B,) class indices; (B, K) of 0 and 1 for several labels an image; (B,) or (B, K) numbers for
                 regression. `config.problem_type` says which; unset, it follows from `num_labels` and the dtype.
             num_items_in_batch: of `**kwargs`, the labels of the training step that these are a part of (B numbers, or
@@ -527,6 +528,7 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            patch_attention_mask=patch_attention_mask,
             only_pooled=self._only_pooled,
             return_dict=True,
             **kwargs,
@@ -577,12 +579,14 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
         bool_masked_pos: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         attention_mask: Tensor | None = None,
-        **kwargs,
+        patch_attention_mask: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedImageModelingOutput:
         """Reconstruct images.
 
         Args:
-            pixel_values, interpolate_pos_encoding, attention_mask, **kwargs: those of `ViTScratchModel`.
+            pixel_values, interpolate_pos_encoding, attention_mask, patch_attention_mask, **kwargs: those of
+                `ViTScratchModel`.
             bool_masked_pos: (B, N), true where a patch is hidden from the model; the loss is over these.
             num_items_in_batch: of `**kwargs`, the number of images of the training step that these are a part of.
 
@@ -607,6 +611,7 @@ class ViTScratchForMaskedImageModeling(ViTScratchPreTrainedModel):
             bool_masked_pos=bool_masked_pos,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            patch_attention_mask=patch_attention_mask,
             return_dict=True,
             **kwargs,
         )
@@ -671,19 +676,32 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: Tensor, attention_mask: Tensor | None = None, **kwargs) -> BackboneOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        patch_attention_mask: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BackboneOutput:
         """Compute the feature maps.
 
         Args:
             pixel_values: (B, C, H, W).
-            attention_mask: (B, N), 0 where a patch is padding; see `ViTScratchModel`.
+            attention_mask, patch_attention_mask: (B, T) and (B, N), 0 where a token or patch is padding; see
+                `ViTScratchModel`.
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`.
 
         Returns:
             `feature_maps`, a tuple of (B, D, rows, columns), or of (B, T, D) with `config.reshape_hidden_states=False`.
         """
         outputs = ViTScratchModel.forward(
-            self, pixel_values, interpolate_pos_encoding=True, attention_mask=attention_mask, return_dict=True, **kwargs
+            self,
+            pixel_values,
+            interpolate_pos_encoding=True,
+            attention_mask=attention_mask,
+            patch_attention_mask=patch_attention_mask,
+            return_dict=True,
+            **kwargs,
         )
         grid_size = self.patch_embedding.grid_of(*pixel_values.shape[2:])
         feature_maps = []

@@ -12,7 +12,9 @@ Shapes: B batch, C channels, H and W the largest image height and width in pixel
 padded image, L tokens of all images without padding, D width, A attention heads.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +34,9 @@ def pad_images(images: Iterable[Tensor], patch_size: Size) -> dict[str, Tensor |
         patch_size: pixels, one number or (height, width); `config.patch_size`.
 
     Returns:
-        `pixel_values` (B, C, H, W), each image in the top left corner and zeros around it; `attention_mask` (B, N),
-        true where a patch is the image's; and `interpolate_pos_encoding`, so that each image gets its own positions.
+        `pixel_values` (B, C, H, W), each image in the top left corner and zeros around it; `patch_attention_mask`
+        (B, N), true where a patch is the image's; and `interpolate_pos_encoding`, so that each image gets its own
+        positions.
 
     Raises:
         ValueError: if there are no images, or one cannot be cut into patches, or has other channels or another dtype
@@ -63,11 +66,78 @@ def pad_images(images: Iterable[Tensor], patch_size: Size) -> dict[str, Tensor |
     for index, image in enumerate(images):
         pixel_values[index, :, : image.shape[1], : image.shape[2]] = image
         mask[index, : image.shape[1] // height, : image.shape[2] // width] = True
-    return {"pixel_values": pixel_values, "attention_mask": mask.flatten(1), "interpolate_pos_encoding": True}
+    return {"pixel_values": pixel_values, "patch_attention_mask": mask.flatten(1), "interpolate_pos_encoding": True}
 
 
-def is_worth_packing(mask: Tensor, width: int) -> bool:
+class TokenMasks(NamedTuple):
+    """What others may attend to: true, or false where a token is padding. All None where nothing is.
+
+    Args:
+        prefix: (B, P), the tokens in front of the patches.
+        patches: (B, N).
+        extent: (B, 2), rows and columns of patches that each image covers, if the masks say so.
+    """
+
+    prefix: Tensor | None = None
+    patches: Tensor | None = None
+    extent: Tensor | None = None
+
+
+def read_masks(
+    attention_mask: Tensor | None,
+    patch_attention_mask: Tensor | None,
+    batch: int,
+    grid_size: tuple[int, int],
+    num_prefix_tokens: int,
+) -> TokenMasks:
+    """The masks that `ViTScratchModel` takes: of tokens (B, P + N), of patches (B, N) or (B, rows, columns), or both.
+
+    Raises:
+        ValueError: if one has another shape.
+    """
+    rows, columns = grid_size
+    num_patches = rows * columns
+    num_tokens = num_prefix_tokens + num_patches
+    if attention_mask is not None and num_prefix_tokens and tuple(attention_mask.shape) == (batch, num_patches):
+        warnings.warn(
+            "attention_mask has one number for each patch: that is the patch_attention_mask now, and will be refused "
+            "in the next release.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        attention_mask, patch_attention_mask = None, attention_mask
+    prefix = patches = extent = None
+    if patch_attention_mask is not None:
+        if tuple(patch_attention_mask.shape) not in ((batch, num_patches), (batch, rows, columns)):
+            raise ValueError(
+                f"patch_attention_mask must have the shape (batch, patches) = {(batch, num_patches)} or (batch, rows, "
+                f"columns) = {(batch, rows, columns)}, got {tuple(patch_attention_mask.shape)}."
+            )
+        patches = patch_attention_mask.flatten(1).bool()
+        prefix = patches.new_ones(batch, num_prefix_tokens)
+        extent = patch_extent(patches, grid_size)
+    if attention_mask is not None:
+        if tuple(attention_mask.shape) != (batch, num_tokens):
+            raise ValueError(
+                f"attention_mask must have the shape (batch, tokens) = {(batch, num_tokens)}, got "
+                f"{tuple(attention_mask.shape)}; for one number a patch there is patch_attention_mask."
+            )
+        tokens = attention_mask.bool()
+        prefix = tokens[:, :num_prefix_tokens]
+        patches = tokens[:, num_prefix_tokens:] if patches is None else tokens[:, num_prefix_tokens:] & patches
+    return TokenMasks(prefix, patches, extent)
+
+
+def patch_extent(patch_mask: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Rows and columns of patches that each image covers: (B, N) -> (B, 2)."""
+    mask = patch_mask.unflatten(1, grid_size)  # (B, rows, columns)
+    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1).clamp(min=1)
+
+
+def is_worth_packing(mask: Tensor, width: int, num_prefix_tokens: int) -> bool:
     """Whether tokens (B, T) of a width D are faster without the padding, which is false in `mask`.
+
+    The tokens in front of the patches are read whether or not others may attend to them, so they cannot be left out.
 
     Only on the CPU, where that was measured; and compiled and exported models keep the padding, as how much of it there
     is, is known only at run time.
@@ -75,8 +145,8 @@ def is_worth_packing(mask: Tensor, width: int) -> bool:
     if mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     lengths = mask.sum(dim=1)
-    if not lengths.any():
-        return False  # nothing is left
+    if not lengths.any() or not mask[:, :num_prefix_tokens].all():
+        return False
     left_out = mask.numel() - int(lengths.sum())
     return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel()
 

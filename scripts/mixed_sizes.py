@@ -56,7 +56,7 @@ def benchmark_mixed_sizes(preset: str, batch: int, smallest: float, rounds: int)
         "model": preset,
         "batch": batch,
         "smallest": smallest,
-        "share_of_patches": padded["attention_mask"].float().mean().item(),
+        "share_of_patches": padded["patch_attention_mask"].float().mean().item(),
     }
     return [{**about, **beside(times, other, batch)} for other in list(sides)[1:]]
 

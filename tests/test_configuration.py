@@ -384,7 +384,6 @@ def test_a_checkpoint_made_shorter_is_saved_and_loads_again(tmp_path):
 def test_building_a_backbone_leaves_the_config_as_it_was(tmp_path):
     config = tiny()
     assert ViTScratchBackbone(config).out_features == ["stage2"]
-    assert config.out_features is None
     config.num_hidden_layers = 1
     assert reloaded(config, tmp_path).num_hidden_layers == 1
 
@@ -457,10 +456,25 @@ def test_another_number_of_labels_gives_new_names():
     assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
 
 
-def test_another_number_of_labels_overrides_a_saved_one(tmp_path, transformers_warnings):
-    back = reloaded(tiny(id2label=TRIPLE), tmp_path, num_labels=5)
+@pytest.mark.parametrize("name", ["num_labels", "num_classes"])
+def test_another_number_of_labels_overrides_a_saved_one_and_says_so(name, tmp_path, caplog):
+    back = reloaded(tiny(id2label=TRIPLE), tmp_path, **{name: 5})
     assert back.num_labels == len(back.label2id) == 5
-    assert "incompatible" in transformers_warnings.text  # transformers says so, as it does for its own models
+    assert "num_labels=5: the 3 names of the saved labels are not its" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["num_labels", "num_classes"])
+def test_names_are_never_dropped_for_a_number_of_labels(name, tmp_path):
+    with pytest.raises(ValueError, match="num_labels=5 and id2label, which has 3 names, do not agree: leave one out"):
+        ViTScratchConfig(id2label=TRIPLE, **{name: 5})
+    assert ViTScratchConfig(id2label=TRIPLE, **{name: 3}).id2label == TRIPLE
+    with pytest.raises(ValueError, match="num_labels=5 and id2label, which has 3 names"):
+        reloaded(tiny(), tmp_path, id2label=TRIPLE, **{name: 5})
+
+
+def test_names_of_labels_have_one_number_each():
+    with pytest.raises(ValueError, match="label2id has 'cat': 0 and id2label 0: 'dog'; leave label2id out"):
+        ViTScratchConfig(id2label={0: "dog", 1: "cat"}, label2id={"dog": 0, "cat": 0})
 
 
 @pytest.mark.parametrize("config_class", [ViTConfig, ViTScratchConfig])
@@ -546,7 +560,8 @@ def test_the_stages_are_the_embeddings_and_the_blocks():
 @pytest.mark.parametrize(
     ("asked", "features", "indices"),
     [
-        ({}, None, None),
+        ({}, ["stage2"], [2]),
+        ({"out_features": None, "out_indices": None}, ["stage2"], [2]),
         ({"out_features": ["stem", "stage2"]}, ["stem", "stage2"], [0, 2]),
         ({"out_indices": [1, 2]}, ["stage1", "stage2"], [1, 2]),
         ({"out_indices": (0, 2)}, ["stem", "stage2"], [0, 2]),
@@ -560,6 +575,19 @@ def test_stages_are_asked_for_by_name_or_index(asked, features, indices, tmp_pat
     assert (config.out_features, config.out_indices) == (features, indices)
     back = reloaded(config, tmp_path)
     assert (back.out_features, back.out_indices) == (features, indices)
+
+
+def test_the_stage_of_a_backbone_is_the_last_whichever_that_is(tmp_path):
+    config = ViTScratchConfig()
+    assert (config.out_features, config.out_indices) == (["stage12"], [12])
+    config.num_hidden_layers = 5
+    assert config.stage_names[-1:] == config.out_features == ["stage5"]
+    assert ViTScratchBackbone(tiny(num_hidden_layers=1)).channels == [tiny().hidden_size]
+    chosen = tiny(out_features=["stage1"])
+    chosen.out_features = None
+    assert (chosen.out_features, chosen.out_indices) == (["stage2"], [2])
+    back = reloaded(chosen, tmp_path, num_hidden_layers=4)
+    assert (back.out_features, back.out_indices) == (["stage4"], [4])
 
 
 def test_names_and_indices_of_stages_follow_each_other(tmp_path):

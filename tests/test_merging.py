@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_modeling_compile import SIDE_EFFECT_OF_TRANSFORMERS, TORCH_DEPRECATIONS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -133,9 +134,9 @@ def test_padded_images_of_different_sizes_have_the_logits_that_they_have_alone(f
     batch = pad_images(mixed, model.config.patch_size)
     torch.testing.assert_close(model(**batch).logits, torch.cat(alone), atol=1e-5, rtol=0)
     # Neither what is in the padding nor which number says that a patch is none matters.
-    cells = batch["attention_mask"].view(5, 1, 5, 7).repeat_interleave(6, dim=2).repeat_interleave(7, dim=3)
+    cells = batch["patch_attention_mask"].view(5, 1, 5, 7).repeat_interleave(6, dim=2).repeat_interleave(7, dim=3)
     batch["pixel_values"] = batch["pixel_values"] + 100 * torch.randn(5, 3, 30, 49) * ~cells
-    batch["attention_mask"] = 255 * batch["attention_mask"].long()
+    batch["patch_attention_mask"] = 255 * batch["patch_attention_mask"].long()
     torch.testing.assert_close(model(**batch).logits, torch.cat(alone), atol=1e-5, rtol=0)
 
 
@@ -148,9 +149,9 @@ def test_merging_ends_where_one_patch_is_left():
 
 
 def test_merging_works_in_double_and_half_precision():
-    expected = tiny(token_merging=3)(images(), attention_mask=padding_mask()).logits
+    expected = tiny(token_merging=3)(images(), patch_attention_mask=padding_mask()).logits
     for dtype, tolerance in ((torch.float64, 1e-5), (torch.float16, 0.02), (torch.bfloat16, 0.1)):
-        logits = tiny(token_merging=3).to(dtype)(images().to(dtype), attention_mask=padding_mask()).logits
+        logits = tiny(token_merging=3).to(dtype)(images().to(dtype), patch_attention_mask=padding_mask()).logits
         assert logits.dtype == dtype
         torch.testing.assert_close(logits.float(), expected, atol=tolerance, rtol=0)
 
@@ -186,7 +187,7 @@ def test_every_patch_stays_in_one_token_however_often_they_are_merged(masked):
     torch.manual_seed(3)
     x = torch.randn(2, 2 + 20, 7)
     mask = padding_mask() if masked else None
-    original, patches = x, MergedPatches.none_yet(x, 2, mask)
+    original, patches = x, MergedPatches.none_yet(x, 2, mask if mask is None else F.pad(mask, (2, 0), value=True))
     weights = patches.sizes
     for num_merged in (5, 3, 4, 9):
         merging = TokenMerging(eager_attention, "eager", patches, num_merged)
@@ -215,7 +216,7 @@ def test_every_patch_stays_in_one_token_however_often_they_are_merged(masked):
 @pytest.mark.parametrize("fields", ARCHITECTURES, ids=str)
 def test_attention_is_in_proportion_to_the_sizes(fields, merging, kernel, masked, without_mask):
     fields = {**fields, "position_embedding_type": "none", "use_cls_position": False}
-    kwargs = {"attention_mask": padding_mask() if masked else None}
+    kwargs = {"patch_attention_mask": padding_mask() if masked else None}
     expected = tiny(**fields)(images_of_one_patch(), **kwargs)
     merged = tiny(**fields, token_merging=merging, attn_implementation=kernel)(images_of_one_patch(), **kwargs)
     torch.testing.assert_close(merged.logits, expected.logits, rtol=1e-4, atol=1e-5)
@@ -227,9 +228,9 @@ def test_attention_maps_and_hidden_states_are_of_the_original_patches(masked, me
     fields = {**VIT, "position_embedding_type": "none", "use_cls_position": False}
     asked = {"output_attentions": True, "output_hidden_states": True}
     mask = padding_mask() if masked else None
-    expected = tiny(ViTScratchModel, **fields)(images_of_one_patch(), attention_mask=mask, **asked)
+    expected = tiny(ViTScratchModel, **fields)(images_of_one_patch(), patch_attention_mask=mask, **asked)
     outputs = tiny(ViTScratchModel, **fields, token_merging=merging)(
-        images_of_one_patch(), attention_mask=mask, **asked
+        images_of_one_patch(), patch_attention_mask=mask, **asked
     )
     real = torch.ones(2, 21, dtype=torch.bool) if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
     for name in ("hidden_states", "attentions"):
@@ -255,7 +256,7 @@ def test_every_kernel_and_every_way_through_the_model_gives_the_same(fields, ker
 
 
 def test_attention_maps_sum_to_one_and_leave_padding_out():
-    outputs = tiny(token_merging=4)(images(), attention_mask=padding_mask(), output_attentions=True)
+    outputs = tiny(token_merging=4)(images(), patch_attention_mask=padding_mask(), output_attentions=True)
     assert [maps.shape for maps in outputs.attentions] == [(2, 6, 21, 21)] * 3
     for maps in outputs.attentions:
         torch.testing.assert_close(maps.sum(-1), torch.ones(2, 6, 21))
@@ -341,7 +342,7 @@ def test_the_operations_are_those_that_torch_counts(fields, kernel):
 # --- Compilers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [{}, {"output_attentions": True, "attention_mask": padding_mask()}], ids=str)
+@pytest.mark.parametrize("asked", [{}, {"output_attentions": True, "patch_attention_mask": padding_mask()}], ids=str)
 def test_it_compiles_to_one_graph(asked):
     torch.compiler.reset()
     model = tiny(token_merging=4)
@@ -366,10 +367,12 @@ def test_flex_attention_agrees_with_sdpa():
     # FlexAttention has no backward on the CPU, and compiling it takes seconds.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         masks = (None, padding_mask())
-        expected = [model(images(), attention_mask=mask).pooler_output for mask in masks]
+        expected = [model(images(), patch_attention_mask=mask).pooler_output for mask in masks]
         model.set_attn_implementation("flex_attention")
         for mask, pooled in zip(masks, expected, strict=True):
-            torch.testing.assert_close(model(images(), attention_mask=mask).pooler_output, pooled, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                model(images(), patch_attention_mask=mask).pooler_output, pooled, atol=1e-5, rtol=1e-5
+            )
 
 
 for mark in TORCH_DEPRECATIONS:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import re
+from typing import Unpack
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoBackbone, AutoModel, AutoModelForImageClassification, AutoModelForMaskedImageModeling
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.modeling_utils import AttentionInterface
-from transformers.utils.generic import find_labels
+from transformers.utils.generic import TransformersKwargs, find_labels
 
 from modeling_vit_scratch import (
     ViTScratchBackbone,
@@ -174,12 +175,70 @@ def test_the_base_model_computes_what_transformers_vit_does():
     assert_same({name: outputs[name] for name in expected}, expected)
 
 
-def test_a_padding_mask_acts_as_in_transformers_vit():
-    theirs, ours = peers(transformers.ViTForImageClassification, ViTScratchForImageClassification, image_size=[24, 30])
-    with_cls = F.pad(padding_mask(), (1, 0), value=True)  # theirs has an entry for [CLS], ours one per patch
-    expected = theirs(images(width=30), attention_mask=with_cls).logits
-    torch.testing.assert_close(ours(images(width=30), attention_mask=padding_mask()).logits, expected)
-    assert not torch.allclose(ours(images(width=30)).logits, expected, atol=1e-3)
+def token_masks():
+    """Of [CLS] and 20 patches: padding on the right, on the left with [CLS], and here and there."""
+    right, left, mixed = (torch.ones(2, 21) for _ in range(3))
+    right[0, 15:], left[1, :4], mixed[:, 1::3] = 0, 0, 0
+    return {"right": right, "left": left, "mixed": mixed}
+
+
+@pytest.mark.parametrize("side", token_masks())
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_an_attention_mask_is_that_of_transformers_vit(side, kernel):
+    sides = peers(transformers.ViTForImageClassification, ViTScratchForImageClassification, image_size=[24, 30])
+    for model in sides:
+        model.set_attn_implementation(kernel)
+    theirs, ours = (model(images(width=30), attention_mask=token_masks()[side]).logits for model in sides)
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.allclose(sides[1](images(width=30)).logits, theirs, atol=1e-3)
+
+
+def test_a_mask_of_patches_is_one_of_the_tokens_behind_cls():
+    model, patches = tiny(), padding_mask()
+    expected = model(images(), attention_mask=F.pad(patches, (1, 0), value=True)).logits
+    for mask in (patches, patches.unflatten(1, (4, 5)), patches.long()):
+        torch.testing.assert_close(model(images(), patch_attention_mask=mask).logits, expected)
+    both = model(images(), attention_mask=token_masks()["mixed"], patch_attention_mask=patches).logits
+    one = model(images(), attention_mask=token_masks()["mixed"] * F.pad(patches, (1, 0), value=True)).logits
+    torch.testing.assert_close(both, one)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_mask_of_patches_by_its_old_name_still_does_and_says_so(task):
+    model = tiny(task)
+    expected = model(images(), patch_attention_mask=padding_mask())
+    with pytest.warns(FutureWarning, match="attention_mask has one number for each patch: that is the patch_attention"):
+        assert_same(model(images(), attention_mask=padding_mask()), expected)
+
+
+@pytest.mark.parametrize("fields", [{}, NO_CLS, {"token_merging": 2}, {"num_register_tokens": 2}], ids=str)
+def test_what_is_not_attended_to_changes_nothing_but_itself(fields):
+    model, inputs = tiny(**fields), images().requires_grad_()
+    prefix = model.config.num_prefix_tokens
+    mask = torch.ones(2, prefix + 20)
+    mask[0, prefix + 3], mask[1, prefix:] = 0, torch.arange(20) % 2
+    (gradient,) = torch.autograd.grad(model(inputs, attention_mask=mask).logits.sum(), inputs)
+    cells = F.unfold(gradient, (6, 7), stride=(6, 7)).abs().sum(dim=1)  # (2, 20)
+    assert torch.equal(cells > 0, mask[:, prefix:] > 0)
+
+
+@pytest.mark.parametrize("fields", SWITCHES, ids=str)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_batch_may_be_empty(task, fields):
+    model = tiny(task, **fields)
+    outputs = model(images()[:0], output_hidden_states=True, output_attentions=True)
+    first = next(iter(outputs.values()))
+    assert (first[0] if isinstance(first, tuple) else first).shape[0] == 0
+    if task is ViTScratchForImageClassification:
+        assert outputs.logits.shape == (0, 9)
+
+
+@pytest.mark.parametrize("fields", [{"token_merging": 3}, {"patch_dropout": 0.5}, {"drop_path_rate": 0.2}], ids=str)
+def test_an_empty_batch_may_be_padded_merged_and_trained_on(fields):
+    for mode in (False, True):
+        model = tiny(**fields).train(mode)
+        for masks in ({}, {"patch_attention_mask": padding_mask()[:0]}, {"attention_mask": torch.ones(0, 21)}):
+            assert model(images()[:0], interpolate_pos_encoding=True, **masks).logits.shape == (0, 9)
 
 
 def test_masked_image_modeling_computes_what_transformers_vit_does():
@@ -195,6 +254,9 @@ def test_masked_image_modeling_computes_what_transformers_vit_does():
     assert_same(ours(images(width=24)), theirs(images(width=24)))
 
 
+OUR_OWN = ("only_pooled", "patch_attention_mask")
+
+
 def test_arguments_have_the_order_and_names_of_transformers_vit():
     tasks = [
         (transformers.ViTModel, ViTScratchModel),
@@ -202,8 +264,9 @@ def test_arguments_have_the_order_and_names_of_transformers_vit():
         (transformers.ViTForMaskedImageModeling, ViTScratchForMaskedImageModeling),
     ]
     for theirs, ours in tasks:
-        names = [name for name in inspect.signature(ours.forward).parameters if name != "only_pooled"]
+        names = [name for name in inspect.signature(ours.forward).parameters if name not in OUR_OWN]
         assert names == list(inspect.signature(theirs.forward).parameters)
+        assert inspect.signature(ours.forward).parameters["kwargs"].annotation == Unpack[TransformersKwargs]
 
 
 # --- Attention kernels -----------------------------------------------------------------------------------------------
@@ -233,18 +296,18 @@ def test_the_default_kernel_is_sdpa():
 @pytest.mark.parametrize("mask", [None, padding_mask()], ids=["unmasked", "masked"])
 def test_eager_and_sdpa_agree(task, mask):
     model = tiny(task)
-    expected = model(images(), attention_mask=mask)
+    expected = model(images(), patch_attention_mask=mask)
     model.set_attn_implementation("eager")
     assert model.config._attn_implementation == "eager"
-    assert_same(model(images(), attention_mask=mask), expected)
+    assert_same(model(images(), patch_attention_mask=mask), expected)
 
 
 @pytest.mark.parametrize("mask", [None, padding_mask()], ids=["unmasked", "masked"])
 def test_a_registered_kernel_is_called_as_flash_attention_is(kernel_calls, mask):
     model = tiny()
-    expected = model(images(), attention_mask=mask).logits
+    expected = model(images(), patch_attention_mask=mask).logits
     model.set_attn_implementation("recorded")
-    torch.testing.assert_close(model(images(), attention_mask=mask).logits, expected)
+    torch.testing.assert_close(model(images(), patch_attention_mask=mask).logits, expected)
     assert len(kernel_calls) == 3
     for call in kernel_calls:
         # The classifier reads [CLS] of the last block alone; a mask of this kind cannot be cut to it.
@@ -283,9 +346,9 @@ def test_the_kernel_can_be_chosen_when_loading(tmp_path, kernel_calls):
 @pytest.mark.parametrize("task", TASKS)
 def test_attention_maps_come_back_whatever_the_kernel(task, kernel, kernel_calls):
     model = tiny(task, attn_implementation="eager")
-    expected = model(images(), attention_mask=padding_mask(), output_attentions=True).attentions
+    expected = model(images(), patch_attention_mask=padding_mask(), output_attentions=True).attentions
     model.set_attn_implementation(kernel)
-    maps = model(images(), attention_mask=padding_mask(), output_attentions=True).attentions
+    maps = model(images(), patch_attention_mask=padding_mask(), output_attentions=True).attentions
     assert len(maps) == 3
     assert_same(maps, expected)
     assert maps[0].shape == (2, 6, 21, 21)
@@ -320,10 +383,10 @@ def test_the_classifier_computes_no_token_of_the_last_block_that_it_does_not_rea
     model = tiny(**fields, attn_implementation=kernel).eval()
     shapes = []
     model.vit.encoder[-1].ff.register_forward_hook(lambda module, args, output: shapes.append(output.shape[1]))
-    logits = model(images(), attention_mask=mask).logits
+    logits = model(images(), patch_attention_mask=mask).logits
     # All tokens are computed where hidden states or attentions are asked for.
-    whole = model(images(), attention_mask=mask, output_hidden_states=True).logits
-    maps = model(images(), attention_mask=mask, output_attentions=True)
+    whole = model(images(), patch_attention_mask=mask, output_hidden_states=True).logits
+    maps = model(images(), patch_attention_mask=mask, output_attentions=True)
     torch.testing.assert_close(logits, whole)
     torch.testing.assert_close(logits, maps.logits, rtol=1e-4, atol=1e-5)
     tokens = 20 + model.config.num_prefix_tokens
@@ -385,7 +448,7 @@ def test_the_pooler_output_is_the_token_or_the_mean_that_the_head_reads(fields):
     tokens = outputs.last_hidden_state
     expected = tokens[:, 0] if not fields else tokens[:, -20:].mean(dim=1)
     torch.testing.assert_close(outputs.pooler_output, expected)
-    padded = model(images(), attention_mask=padding_mask())
+    padded = model(images(), patch_attention_mask=padding_mask())
     if fields:  # the mean is over the patches of the image, not those of the padding
         expected = torch.stack([t[-20:][m].mean(dim=0) for t, m in zip(padded[0], padding_mask(), strict=True)])
         torch.testing.assert_close(padded.pooler_output, expected)
@@ -455,14 +518,14 @@ def test_patches_that_are_dropped_are_as_if_they_were_masked(fields, mask):
     masks = []
     model.vit.patch_dropout.register_forward_hook(lambda module, arguments, result: masks.append(result[1]))
     torch.manual_seed(3)
-    outputs = model(images(), attention_mask=mask, labels=torch.tensor([1, 8]), output_hidden_states=True)
+    outputs = model(images(), patch_attention_mask=mask, labels=torch.tensor([1, 8]), output_hidden_states=True)
     kept = kept_patches(model, images(), outputs.hidden_states[0])
     assert kept.sum(dim=1).tolist() == [14, 14]
     if mask is not None:
         kept[kept.clone()] = masks[0].flatten()
         assert kept.sum(dim=1).tolist() == [7, 8]  # of 10 and of 12
         assert mask[kept].all()
-    expected = copy.deepcopy(model).eval()(images(), attention_mask=kept).logits
+    expected = copy.deepcopy(model).eval()(images(), patch_attention_mask=kept).logits
     torch.testing.assert_close(outputs.logits, expected, atol=1e-5, rtol=0)
     assert_every_parameter_learns(model, outputs.loss)
 
@@ -474,7 +537,7 @@ def test_an_image_of_which_only_padding_is_left_does_not_spoil_the_gradients(poo
     mask[:, 0] = 1  # one patch that is an image; two of twenty are kept
     for seed in range(5):
         torch.manual_seed(seed)
-        model(images(), attention_mask=mask, labels=torch.tensor([1, 8])).loss.backward()
+        model(images(), patch_attention_mask=mask, labels=torch.tensor([1, 8])).loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
@@ -562,7 +625,7 @@ def test_padded_images_of_different_sizes_give_the_logits_they_give_alone(encodi
         batch[index, :, :height, :width] = image[0]
         mask[index, : height // 6, : width // 7] = 1
         alone.append(model(image, interpolate_pos_encoding=True).logits)
-    together = model(batch, interpolate_pos_encoding=True, attention_mask=mask.flatten(1)).logits
+    together = model(batch, interpolate_pos_encoding=True, patch_attention_mask=mask.flatten(1)).logits
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
@@ -572,21 +635,21 @@ def test_padded_images_are_painted_and_mapped_as_they_are_alone():
     mask[:, :2, :3] = 1
     painter, backbone = tiny(ViTScratchForMaskedImageModeling), tiny(ViTScratchBackbone)
     alone = painter(image, interpolate_pos_encoding=True).reconstruction
-    padded = painter(batch, interpolate_pos_encoding=True, attention_mask=mask.flatten(1)).reconstruction
+    padded = painter(batch, interpolate_pos_encoding=True, patch_attention_mask=mask.flatten(1)).reconstruction
     torch.testing.assert_close(padded[..., :12, :21], alone, atol=1e-5, rtol=0)
-    padded = backbone(batch, attention_mask=mask.flatten(1)).feature_maps[0]
+    padded = backbone(batch, patch_attention_mask=mask.flatten(1)).feature_maps[0]
     torch.testing.assert_close(padded[..., :2, :3], backbone(image).feature_maps[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_mask_may_have_any_dtype_and_any_value_but_zero_means_a_patch(pooling):
     model = tiny(pooling=pooling)
-    expected = model(images(), attention_mask=padding_mask()).logits
+    expected = model(images(), patch_attention_mask=padding_mask()).logits
     assert not torch.allclose(expected, model(images()).logits, atol=1e-3)
     for dtype in (torch.int64, torch.uint8, torch.float32, torch.bfloat16):
-        assert torch.equal(model(images(), attention_mask=padding_mask().to(dtype)).logits, expected)
+        assert torch.equal(model(images(), patch_attention_mask=padding_mask().to(dtype)).logits, expected)
     numbered = padding_mask() * torch.arange(1, 21)
-    torch.testing.assert_close(model(images(), attention_mask=numbered).logits, expected)
+    torch.testing.assert_close(model(images(), patch_attention_mask=numbered).logits, expected)
 
 
 @pytest.mark.parametrize("interpolate", [None, True])
@@ -595,14 +658,14 @@ def test_a_mask_of_ones_is_no_mask(task, interpolate):
     model = tiny(task, pooling="mean")
     fitted = {} if task is ViTScratchBackbone else {"interpolate_pos_encoding": interpolate}
     ones = torch.ones(2, 20)
-    assert_same(model(images(), attention_mask=ones, **fitted), model(images(), **fitted))
+    assert_same(model(images(), patch_attention_mask=ones, **fitted), model(images(), **fitted))
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_an_image_that_is_all_padding_does_not_spoil_the_gradients_of_the_others(pooling):
     model = tiny(pooling=pooling)
     mask = torch.tensor([[1] * 20, [0] * 20])
-    logits = model(images(), attention_mask=mask, interpolate_pos_encoding=True).logits
+    logits = model(images(), patch_attention_mask=mask, interpolate_pos_encoding=True).logits
     torch.testing.assert_close(logits[:1], model(images()[:1]).logits)
     logits[0].square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -617,10 +680,10 @@ def test_inputs_that_do_not_fit_are_refused_with_their_shapes(task):
         model(images(channels=4))
     with pytest.raises(ValueError, match=r"\(3, 24, 35\)"):
         model(images()[0])
-    with pytest.raises(ValueError, match=r"attention_mask .* \(2, 20\), got \(2, 21\)"):
-        model(images(), attention_mask=torch.ones(2, 21))
-    with pytest.raises(ValueError, match=r"attention_mask .* \(2, 20\), got \(1, 20\)"):
-        model(images(), attention_mask=torch.ones(1, 20))
+    with pytest.raises(ValueError, match=r"patch_attention_mask .* \(2, 20\) .* \(2, 4, 5\), got \(2, 21\)"):
+        model(images(), patch_attention_mask=torch.ones(2, 21))
+    with pytest.raises(ValueError, match=r"patch_attention_mask .* \(2, 20\) .*, got \(1, 20\)"):
+        model(images(), patch_attention_mask=torch.ones(1, 20))
 
 
 def test_masked_patches_that_do_not_fit_are_refused():
@@ -844,7 +907,7 @@ def training_step(model, **kwargs):
 def test_activation_checkpointing_changes_no_gradient(kernel):
     dropout = {"hidden_dropout_prob": 0.2, "drop_path_rate": 0.3, "patch_dropout": 0.25}
     model = tiny(attn_implementation=kernel, **dropout).train()
-    wanted = {"interpolate_pos_encoding": True, "attention_mask": padding_mask(), "output_attentions": True}
+    wanted = {"interpolate_pos_encoding": True, "patch_attention_mask": padding_mask(), "output_attentions": True}
     expected = training_step(model, **wanted)
     model.activation_checkpointing_enable()
     assert model.is_activation_checkpointing
@@ -877,7 +940,7 @@ def test_activation_checkpointing_recomputes_every_nth_block(every, calls, kerne
 @pytest.mark.parametrize("fields", [{}, VIT, {"position_embedding_type": "sincos2d", "pooling": "mean"}], ids=str)
 def test_mixed_precision_stays_close_and_trains(fields, dtype):
     model = tiny(**fields)
-    kwargs = {"interpolate_pos_encoding": True, "attention_mask": padding_mask(), "labels": torch.tensor([1, 8])}
+    kwargs = {"interpolate_pos_encoding": True, "patch_attention_mask": padding_mask(), "labels": torch.tensor([1, 8])}
     expected = model(images(), **kwargs).logits
     with torch.autocast("cpu", dtype):
         outputs = model(images(), **kwargs)
@@ -910,7 +973,7 @@ def test_a_model_loaded_in_bfloat16_takes_ordinary_images(task, fields, tmp_path
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
     fitted = {} if task is ViTScratchBackbone else {"interpolate_pos_encoding": True}
     masked = {"bool_masked_pos": masked_patches()} if task is ViTScratchForMaskedImageModeling else {}
-    kwargs = {"attention_mask": padding_mask(), **fitted, **masked}
+    kwargs = {"patch_attention_mask": padding_mask(), **fitted, **masked}
     for output, expected in zip(tensors(half(images(), **kwargs)), tensors(model(images(), **kwargs)), strict=True):
         assert output.dtype == torch.bfloat16 or output.ndim == 0  # the loss has the images' precision
         torch.testing.assert_close(output.float(), expected, atol=0.15, rtol=0.05)
@@ -1096,7 +1159,7 @@ def test_a_device_map_places_blocks_and_changes_no_result(device_map, tmp_path):
     loaded = AutoModelForImageClassification.from_pretrained(
         tmp_path / "model", **device_map, offload_folder=tmp_path / "offload"
     )
-    for kwargs in ({}, {"interpolate_pos_encoding": True, "attention_mask": padding_mask()}):
+    for kwargs in ({}, {"interpolate_pos_encoding": True, "patch_attention_mask": padding_mask()}):
         with torch.no_grad():
             assert torch.equal(loaded(images(), **kwargs).logits, model(images(), **kwargs).logits)
     if "max_memory" in device_map:

@@ -92,8 +92,8 @@ def test_the_whole_classifier_is_one_compiled_graph():
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"attention_mask": padding_mask()},
-        {**FIT, "attention_mask": padding_mask()},
+        {"patch_attention_mask": padding_mask()},
+        {**FIT, "patch_attention_mask": padding_mask()},
         {**FIT, "pixel_values": images(height=36, width=28)},
         {"output_attentions": True},
         {"output_hidden_states": True},
@@ -112,7 +112,7 @@ def test_every_argument_of_the_classifier_compiles_to_one_graph(kwargs):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_model_compiles_to_one_graph(task):
     model = tiny(task)
-    kwargs = {"pixel_values": images(), "attention_mask": padding_mask()}
+    kwargs = {"pixel_values": images(), "patch_attention_mask": padding_mask()}
     if task is ViTScratchForMaskedImageModeling:
         kwargs["bool_masked_pos"] = torch.arange(40).view(2, 20) % 3 == 0
     expected = model(**kwargs)
@@ -157,11 +157,15 @@ def test_an_exported_model_takes_a_padding_mask(fields, strict):
     program = torch.export.export(
         model,
         (),
-        {"pixel_values": images(), "attention_mask": padding_mask(), **FIT},
-        dynamic_shapes={"pixel_values": {0: BATCH}, "attention_mask": {0: BATCH}, "interpolate_pos_encoding": None},
+        {"pixel_values": images(), "patch_attention_mask": padding_mask(), **FIT},
+        dynamic_shapes={
+            "pixel_values": {0: BATCH},
+            "patch_attention_mask": {0: BATCH},
+            "interpolate_pos_encoding": None,
+        },
         strict=strict,
     )
-    kwargs = {"pixel_values": images(5), "attention_mask": padding_mask(5), **FIT}
+    kwargs = {"pixel_values": images(5), "patch_attention_mask": padding_mask(5), **FIT}
     assert_same(program.module()(**kwargs), model(**kwargs))
 
 
@@ -201,8 +205,8 @@ def test_flex_attention_agrees_with_sdpa():
     # FlexAttention has no backward on the CPU, and compiling it takes seconds for each kind of mask.
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         masks = (None, padding_mask(), torch.ones(2, 20))
-        expected = [model(images(), attention_mask=mask) for mask in masks]
+        expected = [model(images(), patch_attention_mask=mask) for mask in masks]
         model.set_attn_implementation("flex_attention")
         assert model.config._attn_implementation == "flex_attention"
         for mask, outputs in zip(masks, expected, strict=True):
-            assert_same(model(images(), attention_mask=mask), outputs)
+            assert_same(model(images(), patch_attention_mask=mask), outputs)

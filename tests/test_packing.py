@@ -53,7 +53,7 @@ def test_images_are_padded_at_the_right_and_below():
     assert batch["pixel_values"].shape == (2, 3, 12, 14)
     assert torch.equal(batch["pixel_values"][0], F.pad(first, (0, 7)))
     assert torch.equal(batch["pixel_values"][1], F.pad(second, (0, 0, 0, 6)))
-    assert batch["attention_mask"].tolist() == [[True, False, True, False], [True, True, False, False]]
+    assert batch["patch_attention_mask"].tolist() == [[True, False, True, False], [True, True, False, False]]
     assert batch["interpolate_pos_encoding"] is True
 
 
@@ -111,7 +111,7 @@ def test_all_that_the_base_model_returns_is_that_of_each_image_alone(packing, us
     together = model(**batch, output_hidden_states=True)
     assert len(packing) == 1
     prefix = num_register_tokens + use_cls_token
-    rows = F.pad(batch["attention_mask"], (prefix, 0), value=True)
+    rows = F.pad(batch["patch_attention_mask"], (prefix, 0), value=True)
     for index, image in enumerate(mixed()):
         alone = model(image[None], interpolate_pos_encoding=True, output_hidden_states=True)
         mine = BaseModelOutputWithPooling(
@@ -133,7 +133,9 @@ def test_maps_of_attention_are_between_the_tokens_of_the_padded_batch(packing):
 def test_images_are_painted_and_mapped_as_they_are_alone(packing):
     batch = pad_images(mixed(), PATCH)
     painted = tiny(ViTScratchForMaskedImageModeling)(**batch).reconstruction
-    mapped = tiny(ViTScratchBackbone)(batch["pixel_values"], attention_mask=batch["attention_mask"]).feature_maps[0]
+    mapped = tiny(ViTScratchBackbone)(
+        batch["pixel_values"], patch_attention_mask=batch["patch_attention_mask"]
+    ).feature_maps[0]
     assert len(packing) == 2
     for index, image in enumerate(mixed()):
         height, width = image.shape[1:]
@@ -147,10 +149,10 @@ def test_patches_may_be_missing_anywhere(packing):
     mask = torch.rand(3, 20, generator=torch.Generator().manual_seed(0)) < 0.6
     mask[1] = False
     model = tiny(pooling="attention")
-    packed = model(images(3), attention_mask=mask).logits
+    packed = model(images(3), patch_attention_mask=mask).logits
     assert len(packing) == 1
     packing_vit_scratch.LEAST_SAVED = 10**9
-    torch.testing.assert_close(packed, model(images(3), attention_mask=mask).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed, model(images(3), patch_attention_mask=mask).logits, atol=1e-5, rtol=0)
     assert len(packing) == 1
 
 
@@ -176,9 +178,11 @@ def test_an_image_without_a_token_stays_without_one(packing):
     mask = torch.zeros(3, 20, dtype=torch.bool)
     mask[0, :7] = True
     for _ in range(2):  # with one image that has patches, and with none
-        packed = model(images(3), attention_mask=mask).logits
+        packed = model(images(3), patch_attention_mask=mask).logits
         packing_vit_scratch.LEAST_SAVED = 10**9
-        torch.testing.assert_close(packed[:1], model(images(3), attention_mask=mask).logits[:1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            packed[:1], model(images(3), patch_attention_mask=mask).logits[:1], atol=1e-5, rtol=0
+        )
         assert packed.isfinite().all()
         packing_vit_scratch.LEAST_SAVED = 1
         mask[:] = False
@@ -203,7 +207,7 @@ def test_patch_dropout_and_stochastic_depth_are_each_image_own(packing):
 def test_a_compiled_or_exported_model_keeps_the_padding(packing):
     model, batch = tiny(), pad_images(mixed(), PATCH)
     expected = model(**batch).logits
-    others = {**batch, "attention_mask": batch["attention_mask"].roll(1, dims=0)}  # the same graph does
+    others = {**batch, "patch_attention_mask": batch["patch_attention_mask"].roll(1, dims=0)}  # the same graph does
     expected_of_others = model(**others).logits
     assert len(packing) == 2
     compiled = torch.compile(copy.deepcopy(model), backend="eager", fullgraph=True)
@@ -218,17 +222,19 @@ def test_a_compiled_or_exported_model_keeps_the_padding(packing):
 
 def test_only_as_much_padding_as_pays_is_left_out():
     mask = torch.ones(8, 200, dtype=torch.bool)
-    assert not is_worth_packing(mask, 768)
+    assert not is_worth_packing(mask, 768, 1)
     mask[0, 199:] = False
-    assert is_worth_packing(mask, 768)  # one token of 768
-    assert not is_worth_packing(mask, 192)  # and one of 192
+    assert is_worth_packing(mask, 768, 1)  # one token of 768
+    assert not is_worth_packing(mask, 192, 1)  # and one of 192
     mask[:, 150:] = False
-    assert is_worth_packing(mask, 192)
-    assert not is_worth_packing(mask.to("meta"), 192)
+    assert is_worth_packing(mask, 192, 1)
+    assert not is_worth_packing(mask.to("meta"), 192, 1)
+    mask[0, 0] = False
+    assert not is_worth_packing(mask, 768, 1)  # [CLS] is read, whether or not it is attended to
 
 
 def test_a_batch_without_padding_is_as_it_was(packing):
     model = tiny()
     ones = torch.ones(2, 20)
-    assert_same(model(images(), attention_mask=ones), model(images()), atol=0)
+    assert_same(model(images(), patch_attention_mask=ones), model(images()), atol=0)
     assert not packing
