@@ -241,7 +241,7 @@ def benchmark_data_loading(arguments: argparse.Namespace) -> Iterator[dict[str, 
 
 def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The rows as `output`.json, and their ratios as `output`.png."""
-    Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", "utf-8")
     import matplotlib
 
     matplotlib.use("Agg")
