@@ -295,7 +295,7 @@ def benchmark_startup(rounds: int) -> None:
     for name, (_, peer) in programs.items():
         low, middle, high = min(times[name]), statistics.median(times[name]), max(times[name])
         beside_it = f"  {with_range(*ratios(times[peer], times[name]))} of {peer}" if peer else ""
-        print(f"{name:<26} {middle:.2f} s ({low:.2f} to {high:.2f}){beside_it}")
+        print(f"{name:<24} {middle:.2f} s ({low:.2f} to {high:.2f}){beside_it}")
 
 
 def _programs(folder: Path) -> dict[str, tuple[tuple[str, ...], str | None]]:
@@ -314,13 +314,13 @@ def _programs(folder: Path) -> dict[str, tuple[tuple[str, ...], str | None]]:
     (picture,) = data_loading.write_photographs(folder, 1)
     verb, build = ("-m", "modeling_vit_scratch"), "import {0} as m; m.{1}ForImageClassification(m.{1}Config(**{2}))"
     return {
-        "vit-scratch predict --help": ((*verb, "predict", "--help"), None),
-        "vit-scratch train --help": ((*verb, "train", "--help"), "import TrainingArguments"),
+        "help of predict": ((*verb, "predict", "--help"), None),
+        "help of train": ((*verb, "train", "--help"), "import TrainingArguments"),
         "import TrainingArguments": (("-c", "from transformers import TrainingArguments"), None),
         "build our ViT-S": (("-c", build.format("modeling_vit_scratch", "ViTScratch", fields)), "build their ViT-S"),
         "build their ViT-S": (("-c", build.format("transformers", "ViT", fields)), None),
-        "vit-scratch predict": ((*verb, "predict", str(folder / "ours"), picture), "a script that predicts"),
-        "a script that predicts": (("-c", PREDICTION, str(folder / "theirs"), picture), None),
+        "predict a picture": ((*verb, "predict", str(folder / "ours"), picture), "a script that does"),
+        "a script that does": (("-c", PREDICTION, str(folder / "theirs"), picture), None),
     }
 
 
