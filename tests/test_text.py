@@ -88,6 +88,11 @@ def test_a_file_name_stays_in_its_folder(text, expected):
     assert for_file_name(text) == expected
 
 
+def test_a_file_name_has_the_characters_that_the_file_system_has(monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert for_file_name("Käse 猫") == "Käse _u732b"
+
+
 @pytest.mark.parametrize("character", ["a", "ß", "日", "🙂", "\x1b", "\udcff"])
 def test_a_file_name_leaves_room_for_number_and_suffix_and_cuts_no_character(character, tmp_path):
     name = for_file_name(character * 255)
