@@ -15,7 +15,7 @@ from . import __version__
 from .commands import evaluating, exporting, importing, inspecting, predicting, publishing, showing, training
 from .commands.parsing import Parser
 from .machine import let_waiting_threads_sleep
-from .text import show
+from .text import escape_unshowable, show
 
 USER_ERROR = 2
 PIPE_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
@@ -23,6 +23,8 @@ PIPE_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit status: 0, 1 if some images could not be read, 2 for a mistake of the user's."""
+    for stream in (sys.stdout, sys.stderr):
+        escape_unshowable(stream)
     parser = Parser(
         prog="vit-scratch",
         usage="vit-scratch VERB …",

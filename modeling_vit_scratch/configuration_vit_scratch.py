@@ -201,6 +201,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Any:
         """As of every transformers config; another `num_labels` than the saved one has none of the saved names."""
         number = kwargs.get("num_labels", kwargs.get("num_classes"))
+        if number is not None and kwargs.get("id2label") is not None and len(kwargs["id2label"]) != number:
+            raise ValueError(_disagreement(number, kwargs["id2label"]))
         names = config_dict.get("id2label")
         if number is not None and names is not None and len(names) != number:
             logger.warning("num_labels=%s: the %s names of the saved labels are not its.", number, len(names))
@@ -211,10 +213,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.id2label is None:
             return
         if num_labels is not None and len(self.id2label) != num_labels:
-            raise ValueError(
-                f"num_labels={num_labels} and id2label, which has {len(self.id2label)} names, do not agree: leave one "
-                "out."
-            )
+            raise ValueError(_disagreement(num_labels, self.id2label))
         names = {int(index): name for index, name in self.id2label.items()}
         for name, index in (self.label2id or {}).items():
             if names.get(int(index)) != name:
@@ -385,6 +384,10 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
         written.pop("use_cache", None)
         return {**written, "auto_map": dict(AUTO_MAP)}
+
+
+def _disagreement(num_labels: int, id2label: dict) -> str:
+    return f"num_labels={num_labels} and id2label, which has {len(id2label)} names, do not agree: leave one out."
 
 
 def field_defaults() -> dict[str, Any]:

@@ -364,7 +364,7 @@ class MultiHeadSelfAttention(nn.Module):
         output, probabilities = kernel(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.out_proj(output.reshape(batch, query.shape[2], -1)), probabilities  # (B, T, D)
+        return self.out_proj(output.flatten(2)), probabilities  # (B, T, D)
 
 
 class TransformerEncoderBlock(nn.Module):

@@ -556,7 +556,9 @@ class PixelDecoder(nn.Sequential):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x).unflatten(1, (-1, *self.stride))  # (B, C, stride height, stride width, rows, columns)
+        x = super().forward(x)
+        x = x.unflatten(1, (x.shape[1] // math.prod(self.stride), *self.stride))
+        # (B, C, stride height, stride width, rows, columns)
         return x.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)  # (B, C, H, W)
 
 

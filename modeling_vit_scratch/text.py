@@ -4,6 +4,7 @@
 Whatever a person sees of it, in a terminal, a model card, a table or the name of a file, goes through one of these.
 """
 
+import io
 import re
 import sys
 from collections.abc import Iterable
@@ -20,9 +21,17 @@ def for_terminal(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def escape_unshowable(stream: TextIO) -> None:
+    """Have a stream write what its encoding lacks as escapes, where it would fail in the middle of a line."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
+
+
 def show(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Print lines, each by `for_terminal`, to the standard output or another stream."""
-    print(*map(for_terminal, lines), sep="\n", file=file or sys.stdout, flush=True)
+    file = file or sys.stdout
+    escape_unshowable(file)
+    print(*map(for_terminal, lines), sep="\n", file=file, flush=True)
 
 
 def for_markdown(text: str) -> str:
@@ -57,5 +66,6 @@ def for_csv(text: str) -> str:
 
 def for_file_name(text: str) -> str:
     """Text as part of a file name behind a number, at most `MOST_BYTES` long: no separators, nothing hidden or odd."""
-    name = re.sub(r'[<>:"/\\|?*]', "_", for_terminal(for_table(text)).strip().lstrip("."))
+    known = text.encode(sys.getfilesystemencoding(), "backslashreplace").decode(sys.getfilesystemencoding())
+    name = re.sub(r'[<>:"/\\|?*]', "_", for_terminal(known).strip().lstrip("."))
     return name.encode("utf-8")[:MOST_BYTES].decode("utf-8", "ignore").rstrip(" .") or "_"

@@ -8,7 +8,7 @@
     python scripts/benchmark.py --modes mixed-sizes --batch-sizes 8        # padded images beside what others do
     python scripts/benchmark.py --modes data-loading             # photographs from their files to a batch
     python scripts/benchmark.py --modes busy --models vit-micro-patch4-32 --batch-sizes 64    # beside other programs
-    python scripts/benchmark.py --modes startup                  # a fresh process that imports and builds
+    python scripts/benchmark.py --modes startup                  # fresh processes: help, building, predicting a picture
     python scripts/benchmark.py --modes memory                   # of predicting a thousand and 100,000 images
     python scripts/benchmark.py --modes weights                  # memory and time of importing the weights of a ViT-L
     python scripts/benchmark.py --modes time-to-accuracy --data CIFAR10    # hours: scripts/compare_training.py, in full
@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ from modeling_vit_scratch.commands.parsing import count, positive
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.tracing.int8 import Int8Classifier
 from peers import PEERS, Logits, build_pair, installed_peers
-from timing import beside, compare, peak_memory, with_range
+from timing import beside, compare, peak_memory, ratios, with_range
 
 # Fields of the configuration that make less work, each a flag.
 FASTER = ("token_merging", "patch_dropout")
@@ -65,6 +66,20 @@ SMALLEST_SIDES = (0.5, 0.9)
 PRESETS = ["vit-tiny-patch16-224", "vit-small-patch16-224", "vit-base-patch16-224"]
 # That of the first layer of the feed-forward networks of a ViT-B on 8 images, the product that ViTs spend most time in.
 PRODUCT = (8 * 197, 768, 3072)
+# What `vit-scratch predict` does at the least: of sys.argv a checkpoint of transformers' ViT, and a picture.
+PREDICTION = """
+import sys
+import torch
+from PIL import Image
+from transformers import ViTForImageClassification, ViTImageProcessorPil
+
+processor = ViTImageProcessorPil.from_pretrained(sys.argv[1])
+model = ViTForImageClassification.from_pretrained(sys.argv[1])
+with torch.inference_mode():
+    logits = model(**processor(Image.open(sys.argv[2]).convert("RGB"), return_tensors="pt")).logits
+score, label = logits[0].softmax(-1).max(-1)
+print(sys.argv[2], model.config.id2label[int(label)], float(score))
+"""
 VIT_L = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -257,7 +272,7 @@ def benchmark_busy(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The rows as `output`.json, and their ratios as `output`.png."""
-    Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    Path(f"{output}.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", "utf-8")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -285,24 +300,44 @@ def write(output: str, machine: dict[str, Any], rows: list[dict[str, Any]]) -> N
 
 
 def benchmark_startup(rounds: int) -> None:
-    """Print the median time of a fresh process that imports each side and builds the small preset with it."""
-    small = ViTScratchConfig.from_pretrained(preset_path("vit-small-patch16-224"))
+    """Print the times of fresh processes: help, importing and building the small preset, and predicting a picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        programs = _programs(Path(folder))
+        sides = {
+            name: partial(subprocess.run, [sys.executable, *program], check=True, capture_output=True)
+            for name, (program, _) in programs.items()
+        }
+        times = compare(sides, rounds, "cpu")
+    for name, (_, peer) in programs.items():
+        low, middle, high = min(times[name]), statistics.median(times[name]), max(times[name])
+        beside_it = f"  {with_range(*ratios(times[peer], times[name]))} of {peer}" if peer else ""
+        print(f"{name:<24} {middle:.2f} s ({low:.2f} to {high:.2f}){beside_it}")
+
+
+def _programs(folder: Path) -> dict[str, tuple[tuple[str, ...], str | None]]:
+    """What Python is to run, each with the one that it is compared to."""
+    preset = preset_path("vit-small-patch16-224")
+    small = ViTScratchConfig.from_pretrained(preset)
     fields = {name: getattr(small, name) for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
-    programs = {
-        "modeling_vit_scratch": "import modeling_vit_scratch as m; "
-        f"m.ViTScratchForImageClassification(m.ViTScratchConfig(**{fields}, num_labels=1000))",
-        "transformers": "import transformers as m; "
-        f"m.ViTForImageClassification(m.ViTConfig(**{fields}, num_labels=1000))",
+    fields["num_labels"] = 1000
+    models = {
+        "ours": ViTScratchForImageClassification(small),
+        "theirs": ViTForImageClassification(ViTConfig(**fields)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True)
-            seconds[name].append(time.perf_counter() - began)
-    for name, values in seconds.items():
-        spread = f"({min(values):.2f} to {max(values):.2f})"
-        print(f"import {name:<20} and build ViT-S  {statistics.median(values):.2f} s {spread}")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        AutoImageProcessor.from_pretrained(preset).save_pretrained(folder / name)
+    (picture,) = data_loading.write_photographs(folder, 1)
+    verb, build = ("-m", "modeling_vit_scratch"), "import {0} as m; m.{1}ForImageClassification(m.{1}Config(**{2}))"
+    return {
+        "help of predict": ((*verb, "predict", "--help"), None),
+        "help of train": ((*verb, "train", "--help"), "import TrainingArguments"),
+        "import TrainingArguments": (("-c", "from transformers import TrainingArguments"), None),
+        "build our ViT-S": (("-c", build.format("modeling_vit_scratch", "ViTScratch", fields)), "build their ViT-S"),
+        "build their ViT-S": (("-c", build.format("transformers", "ViT", fields)), None),
+        "predict a picture": ((*verb, "predict", str(folder / "ours"), picture), "a script that does"),
+        "a script that does": (("-c", PREDICTION, str(folder / "theirs"), picture), None),
+    }
 
 
 def benchmark_weights() -> None:

@@ -209,7 +209,7 @@ def time_steps(options: argparse.Namespace) -> None:
             f"{side:<13} {1000 * result[side]:.0f} ms per step of {batch} images "
             f"({1000 * min(seconds):.0f} to {1000 * max(seconds):.0f}), {batch / result[side]:.0f} images/s"
         )
-    (options.output / "seconds.json").write_text(json.dumps(result) + "\n")
+    (options.output / "seconds.json").write_text(json.dumps(result) + "\n", "utf-8")
 
 
 def stepping(trainer: transformers.Trainer):
@@ -232,7 +232,7 @@ def stepping(trainer: transformers.Trainer):
 
 def train_both(options: argparse.Namespace) -> None:
     """Train both sides with every seed; a run that is there already is not repeated."""
-    seconds = json.loads((options.output / "seconds.json").read_text())
+    seconds = json.loads((options.output / "seconds.json").read_text("utf-8"))
     peer_steps = int(60 * options.minutes / seconds["transformers"])
     for seed, side in itertools.product(options.seeds, options.sides):
         output = options.output / f"{side}-{seed}"
@@ -242,7 +242,7 @@ def train_both(options: argparse.Namespace) -> None:
         arguments = our_arguments(options, output, seed)
         if side == "ours":
             train(arguments)
-            state = json.loads((output / "trainer_state.json").read_text())
+            state = json.loads((output / "trainer_state.json").read_text("utf-8"))
             history = [
                 (entry["step"], entry["eval_validation_accuracy"])
                 for entry in state["log_history"]
@@ -264,7 +264,7 @@ def train_both(options: argparse.Namespace) -> None:
             operations = ours.floating_point_ops({"pixel_values": batch})
         curve = {"operations_per_step": operations, "seconds_per_step": seconds[side]}
         curve["accuracy"] = history
-        (output / "curve.json").write_text(json.dumps(curve) + "\n")
+        (output / "curve.json").write_text(json.dumps(curve) + "\n", "utf-8")
         print(f"{side}, seed {seed}: {history[-1][1]:.2%}", flush=True)
 
 
@@ -289,7 +289,7 @@ def draw(options: argparse.Namespace) -> None:
 
     curves = {
         side: [
-            json.loads((options.output / f"{side}-{seed}" / "curve.json").read_text())
+            json.loads((options.output / f"{side}-{seed}" / "curve.json").read_text("utf-8"))
             for seed in options.seeds
             if (options.output / f"{side}-{seed}" / "curve.json").exists()
         ]

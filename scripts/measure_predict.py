@@ -91,7 +91,7 @@ def measure(preset: str, num_images: int, batch_size: int, rounds: int) -> str:
                 other.submit(predict_table, checkpoint, files, str(table), batch_size=batch_size).result()
 
             through_files()
-            rows = [float(line.split('"score": ')[1].rstrip("}\n")) for line in table.open()]
+            rows = [float(line.split('"score": ')[1].rstrip("}\n")) for line in table.open(encoding="utf-8")]
             np.testing.assert_allclose(rows, one.submit(run_bare).result(), atol=1e-6)
             times = compare({"bare": lambda: one.submit(run_bare).result(), "predict": through_files}, rounds, "cpu")
         rates = {name: num_images / statistics.median(values) for name, values in times.items()}

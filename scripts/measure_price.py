@@ -151,7 +151,7 @@ def main() -> None:
         parser.error(str(error))
     print(table(rows))
     if arguments.output:
-        Path(f"{arguments.output}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        Path(f"{arguments.output}.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
         draw(rows, Path(f"{arguments.output}.png"))
 
 

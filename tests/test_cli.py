@@ -85,7 +85,8 @@ def test_help_after_a_recipe_shows_what_the_recipe_sets():
     assert seed.search(words(after.out))[1] == "0"
 
 
-# What has been answered so far needs none of the libraries; the flags of training are those of transformers and ours.
+# Help and mistakes need none of the libraries; the flags of training are those of transformers and ours; and what is on
+# a picture is said without those that read tables and draw.
 AT_ONCE = """
 import contextlib, io, sys
 from modeling_vit_scratch.cli import VERBS, main
@@ -106,14 +107,17 @@ assert answer("export", "checkpoint", "output", "--format=onnx", "--calibrate_im
 loaded = {"torch", "transformers", "huggingface_hub", "datasets", "pandas", "numpy", "PIL"} & sys.modules.keys()
 assert not loaded, loaded
 assert answer("train", "--help") == answer("pretrain", "digits", "--help") == 0
-own = "modeling_vit_scratch.modeling_vit_scratch", "modeling_vit_scratch.training.trainer"
-loaded = {*own, "datasets", "pandas", "pyarrow", "sklearn", "matplotlib", "kornia"} & sys.modules.keys()
+assert "modeling_vit_scratch.modeling_vit_scratch" not in sys.modules
+assert answer("predict", *sys.argv[1:]) == 0
+loaded = {"datasets", "pandas", "pyarrow", "sklearn", "matplotlib", "kornia", "onnx"} & sys.modules.keys()
 assert not loaded, loaded
 """
 
 
-def test_help_and_mistakes_do_not_wait_for_the_libraries():
-    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=False)
+def test_a_command_loads_no_library_that_it_does_not_need(digits_run):
+    folder, _ = digits_run
+    command = [sys.executable, "-c", AT_ONCE, folder, folder / "sample.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -1,13 +1,11 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Importing the package is quick, and makes it known to the Auto classes, whichever of the two is imported first.
-
-The rest of the suite imports transformers first; here the package is, in processes of their own.
-"""
+"""Importing the package is quick, and makes it known to the Auto classes, whichever of the two is imported first."""
 
 import pickle
 import subprocess
 import sys
 
+import forks
 import pytest
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
@@ -36,6 +34,24 @@ def test_the_auto_classes_know_a_package_that_was_imported_before_them():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ViTImageProcessorPil", "ViTScratchForImageClassification"]
+
+
+AUTO_CLASSES_FIRST = """
+import sys
+assert "transformers.models.auto.modeling_auto" in sys.modules
+import modeling_vit_scratch
+assert "modeling_vit_scratch.modeling_vit_scratch" not in sys.modules
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+config = AutoConfig.from_pretrained(sys.argv[1])
+model = AutoModelForImageClassification.from_config(config)
+print(type(AutoImageProcessor.from_pretrained(sys.argv[1])).__name__, type(model).__name__)
+"""
+
+
+def test_the_auto_classes_know_a_package_that_is_imported_after_them():
+    done = forks.python(AUTO_CLASSES_FIRST, preset_path("vit-micro-patch4-32"))
+    assert done.status == 0, done.err
+    assert done.out.split() == ["ViTImageProcessorPil", "ViTScratchForImageClassification"]
 
 
 def test_the_package_has_its_public_names_and_no_others():

@@ -1,15 +1,21 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Text of others steers no terminal, computes in no table, marks up no page, and names no file that cannot be."""
 
+import ast
 import csv
+import io
+import json
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from pictures import noise
 from runs import CHECKPOINT, vit_scratch
 from transformers import AutoConfig
 
+from modeling_vit_scratch import cli
 from modeling_vit_scratch.text import for_code, for_csv, for_file_name, for_markdown, for_terminal
 
 EVIL = "a\x1b[2J\x07\n\u202eb\x9b"
@@ -82,6 +88,11 @@ def test_a_file_name_stays_in_its_folder(text, expected):
     assert for_file_name(text) == expected
 
 
+def test_a_file_name_has_the_characters_that_the_file_system_has(monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert for_file_name("Käse 猫") == "Käse _u732b"
+
+
 @pytest.mark.parametrize("character", ["a", "ß", "日", "🙂", "\x1b", "\udcff"])
 def test_a_file_name_leaves_room_for_number_and_suffix_and_cuts_no_character(character, tmp_path):
     name = for_file_name(character * 255)
@@ -97,7 +108,7 @@ def evil(digits_run, tmp_path_factory):
     for name in CHECKPOINT:
         shutil.copyfile(digits_run[0] / name, folder / name)
     config = AutoConfig.from_pretrained(folder)
-    config.id2label = {index: f"={index}{EVIL}$x$" for index in range(10)}
+    config.id2label = {index: f"={index}{EVIL}$x$猫" for index in range(10)}
     config.label2id = {label: index for index, label in config.id2label.items()}
     config.save_pretrained(folder)
     for name in CHECKPOINT - {"config.json"}:
@@ -165,6 +176,90 @@ def test_a_file_whose_name_begins_a_formula_is_listed_with_an_apostrophe(evil, t
     assert vit_scratch("predict", evil, "=2+\x1b[31m.png", "./-bad\x1b.png", "--output", tmp_path / "t.csv").status == 1
     lines = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1].startswith("'=2+\x1b[31m.png,1,")
+
+
+# Terminals whose encoding lacks characters
+
+
+@pytest.fixture(params=["cp1252", "ascii"])
+def terminal(request, monkeypatch):
+    """Runs a command where the terminal has few characters, as `PYTHONIOENCODING` or the locale makes it."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        # As Python opens them: the standard output raises for what it lacks, the standard error escapes it.
+        streams = [
+            io.TextIOWrapper(io.BytesIO(), request.param, errors, newline="\n")
+            for errors in ("strict", "backslashreplace")
+        ]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code or 0
+        for stream in streams:
+            stream.flush()
+        return status, *(stream.buffer.getvalue().decode(request.param) for stream in streams)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("predict", "CHECKPOINT", "CHECKPOINT", "PICTURE", "--top_k", "3"), 1),
+        (("predict", "CHECKPOINT", "PICTURE", "--output", "NEW.csv"), 0),
+        (("explain", "CHECKPOINT", "PICTURE", "--output", "NEW"), 0),
+        (("evaluate", "CHECKPOINT", "PICTURE"), 2),
+        (("dry-run", "CHECKPOINT", "--image", "猫"), 2),
+        (("train", "digits", "--help"), 0),
+        (("--help",), 0),
+        (("猫",), 2),
+    ],
+    ids=ascii,
+)
+def test_a_terminal_that_lacks_characters_shows_escapes_and_the_command_goes_on(
+    evil, tmp_path, terminal, command, status
+):
+    shutil.copyfile(evil / "=2+\x1b[31m.png", tmp_path / "猫.png")
+    (tmp_path / "犬.png").write_bytes(b"")
+    places = {"CHECKPOINT": str(evil), "PICTURE": str(tmp_path / "猫.png"), "NEW": str(tmp_path / "新")}
+    for name, place in places.items():
+        command = tuple(word.replace(name, place) for word in command)
+    ended, out, err = terminal(*command)
+    assert ended == status, err
+    shown = f"{out}{err}"
+    assert shown
+    if str(evil) in command and "--output" not in command:
+        assert "\\u732b" in shown
+
+
+def test_training_goes_on_where_the_terminal_lacks_characters_and_its_files_have_them(tmp_path, terminal):
+    for index, name in enumerate(("猫", "犬")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for seed in range(4):
+            noise((9, 8), seed=10 * index + seed).save(tmp_path / "data" / name / f"{seed}.png")
+    flags = ("--num_train_epochs=1", "--dataloader_num_workers=0", "--report_to=none", "--train_val_split=0.5")
+    output = tmp_path / "run"
+    status, out, _ = terminal("train", "digits", *flags, f"--data={tmp_path / 'data'}", f"--output_dir={output}")
+    assert status == 0
+    assert "\\u732b" in out
+    assert json.loads((output / "config.json").read_text("utf-8"))["id2label"] == {"0": "犬", "1": "猫"}
+    assert "猫" in (output / "README.md").read_text("utf-8")
+    status, out, _ = terminal("evaluate", output, tmp_path / "data")
+    assert status == 0
+    assert "\\u732b  " in out
+
+
+@pytest.mark.parametrize("folder", ["modeling_vit_scratch", "scripts"])
+def test_files_are_utf_8_whatever_the_locale(folder):
+    opening = {"open", "fdopen", "read_text", "write_text", "NamedTemporaryFile"}
+    for file in (Path(__file__).parents[1] / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            call = ast.unparse(node) if isinstance(node, ast.Call) else ""
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if call else ""
+            if name in opening and not call.startswith(("Image.", "os.open", "tarfile.", "archive.", "distribution(")):
+                assert re.search(r"encoding=|'utf-8'|'[rwax]\+?b'|'/proc/", call), f"{file}:{node.lineno}: {call}"
 
 
 @pytest.mark.parametrize(

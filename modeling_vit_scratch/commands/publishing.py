@@ -24,6 +24,8 @@ def push(argv: list[str]) -> int:
         help="publish the pictures that show images of your data, too: sample.png and training.png",
     )
     options = vars(parser.parse_args(argv))
+    if not os.path.isdir(options["checkpoint"]):
+        raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")
     quiet()
     from huggingface_hub.utils import enable_progress_bars
 
@@ -31,8 +33,6 @@ def push(argv: list[str]) -> int:
     from ..hub import Checkpoint
     from ..prediction.loading import check_finished
 
-    if not os.path.isdir(options["checkpoint"]):
-        raise ValueError(f"there is no checkpoint folder {options['checkpoint']}.")
     check_finished(Checkpoint(options["checkpoint"], Path(options["checkpoint"])))
     if sys.stderr.isatty():
         enable_progress_bars()  # of uploads, which take long

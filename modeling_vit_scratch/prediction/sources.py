@@ -1,5 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""The images that names on a command line mean: files, folders, patterns and parquet files, one after another."""
+"""The images that names on a command line mean: files, folders, patterns and parquet files, one after another.
+
+What parquet files need is imported for these alone: it would take a tenth of the time of a prediction.
+"""
 
 import glob
 import os
@@ -7,14 +10,12 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Features
-
-from ..data.columns import image_column
 from ..data.images import images_in
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile, RowGroupMetaData
 
 # Rows of a parquet file that are in memory at once, fewer where they have so many bytes by their mean size in the file.
 # That is less than they have in memory if many are alike, so that they are few in any case.
@@ -58,6 +59,12 @@ class ParquetImages:
     """
 
     def __init__(self, path: str, column: str | None = None):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from datasets import Features
+
+        from ..data.columns import image_column
+
         self.path = path
         try:
             file = pq.ParquetFile(path)
@@ -87,6 +94,8 @@ class ParquetImages:
     def _read_to(self, row: int) -> None:
         group = bisect_right(self.group_starts, row) - 1
         if group != self.group or row < self.first:
+            import pyarrow.parquet as pq
+
             # Mapped rather than read, a group of any size takes no memory of its own.
             file = pq.ParquetFile(self.path, memory_map=True)
             rows = self._rows_together(file.metadata.row_group(group))
@@ -97,7 +106,7 @@ class ParquetImages:
             self.rows = []  # before the next ones come
             self.rows = next(self.batches).column(0).to_pylist()
 
-    def _rows_together(self, group: pq.RowGroupMetaData) -> int:
+    def _rows_together(self, group: "RowGroupMetaData") -> int:
         """How many rows of a group to read at once, by their mean size."""
         columns = [group.column(index) for index in range(group.num_columns)]
         own = (column for column in columns if column.path_in_schema.split(".")[0] == self.column)
@@ -110,6 +119,8 @@ class ParquetImages:
 
     def files(self) -> list[str]:
         """The files that are read: this one, and those in which images lie of which it holds only the paths."""
+        import pyarrow.parquet as pq
+
         with pq.ParquetFile(self.path) as file:
             columns = [file.schema.column(index).path for index in range(len(file.schema))]
             content, place = f"{self.column}.bytes", f"{self.column}.path"
@@ -119,7 +130,7 @@ class ParquetImages:
         return [self.path, *(path for path in paths.unique().to_pylist() if path)]
 
     @staticmethod
-    def _may_lack(file: pq.ParquetFile, column: int) -> bool:
+    def _may_lack(file: "ParquetFile", column: int) -> bool:
         """Whether a column may have rows without a value."""
         groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
         found = [group.column(column).statistics for group in groups]
