@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TextIO
 
 # Bytes of a file name that are left to a number in front and a suffix, of the 255 that file systems take.
@@ -24,7 +25,8 @@ def for_terminal(text: str) -> str:
 def escape_unshowable(stream: TextIO) -> None:
     """Have a stream write what its encoding lacks as escapes, where it would fail in the middle of a line."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-        stream.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # its file was replaced by another kind of file, and it cannot seek
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(lines: Iterable[str], file: TextIO | None = None) -> None:

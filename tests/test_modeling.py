@@ -235,8 +235,7 @@ def test_a_batch_may_be_empty(task, fields):
 
 @pytest.mark.parametrize("fields", [{"token_merging": 3}, {"patch_dropout": 0.5}, {"drop_path_rate": 0.2}], ids=str)
 def test_an_empty_batch_may_be_padded_merged_and_trained_on(fields):
-    for mode in (False, True):
-        model = tiny(**fields, attention_probs_dropout_prob=0.0).train(mode)  # of no images PyTorch drops nothing
+    for model in (tiny(**fields),):
         for masks in ({}, {"patch_attention_mask": padding_mask()[:0]}, {"attention_mask": torch.ones(0, 21)}):
             assert model(images()[:0], interpolate_pos_encoding=True, **masks).logits.shape == (0, 9)
 

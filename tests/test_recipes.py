@@ -276,3 +276,18 @@ def test_help_shows_every_flag_in_one_spelling():
     for name in argument_kinds():
         assert f"  --{name} " in text
     assert "--learning-rate" not in text
+
+
+# --- Optional numbers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["muon_learning_rate", "drop_path_rate", "patch_dropout", "save_total_limit"])
+def test_the_word_none_takes_a_number_of_a_recipe_away(name, tmp_path):
+    recipe = tmp_path / "numbers.yaml"
+    recipe.write_text(f"model: digits\ndata: digits\n{name}: {1 if name == 'save_total_limit' else 0.5}\n")
+    given, without = (parse_recipe(str(recipe), flags) for flags in ([], [f"--{name}", "none"]))
+    values = [{**vars(each.model), **vars(each.training)}[name] for each in (given, without)]
+    assert values[0] is not None
+    assert values[1] is None
+    with pytest.raises(ValueError, match=f"{name}: invalid (float|int) value: 'nothing'"):
+        parse_recipe(str(recipe), [f"--{name}", "nothing"])

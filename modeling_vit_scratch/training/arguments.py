@@ -22,6 +22,10 @@ MUST_BE_OFF = {
     "fp16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
 }
+MUST_BE_ON = {
+    "average_tokens_across_devices": "would weigh an image by the process that gets it",
+    "eval_do_concat_batches": "would leave a split in pieces, and metrics are of the whole",
+}
 # What pre-training on images without labels has no use for, and why.
 NOT_IN_PRETRAINING = {
     **dict.fromkeys(
@@ -189,22 +193,14 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         for name, reason in MUST_BE_OFF.items():
             if getattr(self, name):
                 raise ValueError(f"{name}=True {reason}; leave it false.")
-        if not self.average_tokens_across_devices:
+        for name, reason in MUST_BE_ON.items():
+            if not getattr(self, name):
+                raise ValueError(f"{name}=False {reason}; leave it true.")
+        if self.train_sampling_strategy != "random":
             raise ValueError(
-                "average_tokens_across_devices=False would weigh an image by the process that gets it; leave it true."
+                f"train_sampling_strategy must be random, got {self.train_sampling_strategy}: images have no length."
             )
-        if self.max_steps <= 0:
-            check_range(self, ("num_train_epochs",), "above 0")
-        if self.hub_strategy != "end":
-            raise ValueError(
-                f"hub_strategy must be end, got {self.hub_strategy}: only the last checkpoint has a card, and no state "
-                "of training is published."
-            )
-        batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        check_range(self, batches, "at least 1")
-        check_range(self, ("layer_decay",), "above 0 and at most 1")
-        check_range(self, ("ema_decay",), "at least 0 and below 1")
-        check_range(self, ("muon_learning_rate",), "above 0")
+        self._check_numbers()
         if self.muon_learning_rate is not None and self.layer_decay < 1:
             raise ValueError("layer_decay and muon_learning_rate exclude each other: give one of them.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
@@ -217,6 +213,20 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         self._settle_workers()
         self._settle_strategies()
         super().__post_init__()
+
+    def _check_numbers(self) -> None:
+        if self.max_steps <= 0:
+            check_range(self, ("num_train_epochs",), "above 0")
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy must be end, got {self.hub_strategy}: only the last checkpoint has a card, and no state "
+                "of training is published."
+            )
+        batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        check_range(self, batches, "at least 1")
+        check_range(self, ("layer_decay",), "above 0 and at most 1")
+        check_range(self, ("ema_decay",), "at least 0 and below 1")
+        check_range(self, ("muon_learning_rate",), "above 0")
 
     def _settle_workers(self) -> None:
         if self.dataloader_num_workers is None:

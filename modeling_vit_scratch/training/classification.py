@@ -44,12 +44,14 @@ from .run_folder import (
     check_same_labels,
     claimed_output_dir,
     draw_picture,
+    no_output_dir,
     resume_point,
     write_checkpoint,
 )
-from .run_images import ImagesOfRun, check_same_images, known_images, load_splits, remember
+from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .starting import build_model
 from .trainer import ViTTrainer
+from .vetting import check_packages, check_schedule, settings_of_others
 
 
 def train(arguments: Arguments) -> dict[str, float]:
@@ -68,6 +70,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     began = time.monotonic()
     check_finetuning(arguments)
     training = arguments.training
+    check_packages(training)
     settle_metric(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
@@ -76,7 +79,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     splits, label_names = images.splits, images.splits["train"].features["label"].names
     if checkpoint is not None:
         check_same_labels(checkpoint, label_names)
-        check_same_images(checkpoint, images.fingerprint)
+        check_same_images(checkpoint, images.fingerprint, training)
     check_metric(training, splits)
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model, label_names)
@@ -85,11 +88,13 @@ def train(arguments: Arguments) -> dict[str, float]:
         check_resumable(model, checkpoint)
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
-    trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    trainer.add_callback(ImagesOfRun(images.fingerprint))
+    with settings_of_others(), no_output_dir(training):
+        trainer, varied = build_trainer(model, processor, splits, arguments, stop)
+    check_schedule(trainer)
+    trainer.add_callback(ImagesOfRun(images.fingerprint, images_per_step(training)))
     say(training, [*images.news, origin, *tuned, *plan(trainer, splits, varied), ""])
     keep = checkpoint is not None or not training.overwrite_output_dir
-    with claimed_output_dir(training, recipe, keep=keep):
+    with claimed_output_dir(training, recipe, keep=keep, begun=lambda: trainer.state.global_step > 0):
         remember(training, images.known)
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)

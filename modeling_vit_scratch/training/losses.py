@@ -1,6 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """What a classifier is trained to make small, and the weights that make up for rare classes."""
 
+import csv
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,7 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
     Args:
         setting: "auto" for weights in inverse proportion to the number of images of each class, 1 on the average image
             (a class without images, which only the validation split can have, weighs 1, too); or "cat=1,dog=2.5", where
-            a class that is not named has the weight 1.
+            a class that is not named has the weight 1, and one with a comma stands in quotation marks, as in CSV.
         label_names: the K classes.
         labels: (N,) of the train split.
 
@@ -65,7 +67,7 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
         weights[seen] = len(labels) / (seen.sum() * counts[seen])
         return torch.from_numpy(weights).float()
     named = dict.fromkeys(label_names, 1.0)
-    for item in setting.split(","):
+    for item in next(csv.reader([setting], skipinitialspace=True)) or [""]:
         name, _, value = item.rpartition("=")
         if name.strip() not in named:
             raise ValueError(

@@ -115,7 +115,9 @@ class MuonForBlocks(Optimizer):
         stacked = model.stacked_matrices()
         pieces = [stacked.get(name, 1) for name in matrices.values()]
         self.parts = (Muon(list(matrices), pieces, learning_rate, weight_decay), others)
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        # Schedulers ask for the rate that they are to scale.
+        rate = {"lr": others.defaults["lr"]}
+        super().__init__([group for part in self.parts for group in part.param_groups], rate)
         self._share()
 
     def _share(self) -> None:

@@ -33,10 +33,19 @@ from .masking import BlockMasks, MaskedImages, block_pixels
 from .pictures import draw_losses
 from .recipes import recipe_of
 from .report import EpochReport, clock, plan
-from .run_folder import PICTURE, check_output_dir, claimed_output_dir, draw_picture, resume_point, write_checkpoint
-from .run_images import ImagesOfRun, check_same_images, known_images, load_splits, remember
+from .run_folder import (
+    PICTURE,
+    check_output_dir,
+    claimed_output_dir,
+    draw_picture,
+    no_output_dir,
+    resume_point,
+    write_checkpoint,
+)
+from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
+from .vetting import check_packages, check_schedule, settings_of_others
 
 METRIC = "validation_loss"
 # Images in the picture.
@@ -56,6 +65,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     """
     began = time.monotonic()
     training = arguments.training
+    check_packages(training)
     settle(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)
@@ -65,15 +75,17 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model)
     if checkpoint is not None:
-        check_same_images(checkpoint, images.fingerprint)
+        check_same_images(checkpoint, images.fingerprint, training)
         check_resumable(model, checkpoint)
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()
-    trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    trainer.add_callback(ImagesOfRun(images.fingerprint))
+    with settings_of_others(), no_output_dir(training):
+        trainer, varied = build_trainer(model, processor, splits, arguments, stop)
+    check_schedule(trainer)
+    trainer.add_callback(ImagesOfRun(images.fingerprint, images_per_step(training)))
     say(training, [*images.news, origin, *plan(trainer, splits, varied), ""])
     keep = checkpoint is not None or not training.overwrite_output_dir
-    with claimed_output_dir(training, recipe, keep=keep):
+    with claimed_output_dir(training, recipe, keep=keep, begun=lambda: trainer.state.global_step > 0):
         remember(training, images.known)
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)

@@ -11,6 +11,7 @@ import os
 import re
 import textwrap
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import HfArgumentParser
 from ..overrides import RecipeLoader, closest_name
 from ..presets import recipe_names, recipe_path
 from .arguments import NOT_IN_PRETRAINING, Arguments, PretrainingArguments, TrainingArguments, given_values
+from .vetting import settings_of_others
 
 AnyArguments = Arguments | PretrainingArguments
 # Verb -> what its recipes say.
@@ -142,6 +144,10 @@ class RecipeParser(HfArgumentParser):
             for action in self._actions:
                 if action.dest in NOT_IN_PRETRAINING:
                     action.help = argparse.SUPPRESS
+        kinds = argument_kinds(verb)
+        for action in self._actions:
+            if type(None) in kinds.get(action.dest, ()) and action.type in (int, float):
+                action.type = _number_or_none(action.type)
         self.untouched = self.parse_args([])
 
     def error(self, message: str):
@@ -157,12 +163,23 @@ class RecipeParser(HfArgumentParser):
             self.error(f"{what} {remaining[0]}{_hint(name, self.verb)}; see vit-scratch {self.verb} --help")
         # Only what was given: some defaults of the parser are not those of the classes.
         given = {name: value for name, value in vars(namespace).items() if value != getattr(self.untouched, name)}
-        return KINDS[self.verb](
-            *(
-                cls(**{item.name: given[item.name] for item in dataclasses.fields(cls) if item.name in given})
-                for cls in argument_classes(self.verb)
+        with settings_of_others():
+            return KINDS[self.verb](
+                *(
+                    cls(**{item.name: given[item.name] for item in dataclasses.fields(cls) if item.name in given})
+                    for cls in argument_classes(self.verb)
+                )
             )
-        )
+
+
+def _number_or_none(number: Callable[[str], Any]) -> Callable[[str], Any]:
+    """What a flag's text means, where the word none takes a number away that a recipe gives."""
+
+    def convert(text: str) -> Any:
+        return None if text.lower() == "none" else number(text)
+
+    convert.__name__ = getattr(number, "__name__", "number")  # argparse says of what an invalid value is
+    return convert
 
 
 class _FlagHelp(argparse.ArgumentDefaultsHelpFormatter):

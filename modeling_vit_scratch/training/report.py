@@ -60,9 +60,10 @@ def _precision(arguments: TrainingArguments) -> str:
 
 def _duration(arguments: TrainingArguments, batches: int) -> str:
     if arguments.max_steps > 0:
-        return f"{arguments.max_steps:,} steps"
+        return f"{arguments.max_steps:,} step{'s' * (arguments.max_steps != 1)}"
     steps = math.ceil(arguments.num_train_epochs * math.ceil(batches / arguments.gradient_accumulation_steps))
-    return f"{arguments.num_train_epochs:g} epochs, {steps:,} steps"
+    epochs = f"{arguments.num_train_epochs:g} epoch{'s' * (arguments.num_train_epochs != 1)}"
+    return f"{epochs}, {steps:,} step{'s' * (steps != 1)}"
 
 
 def split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
@@ -92,6 +93,7 @@ class EpochReport(TrainerCallback):
         self.train_loss: float | None = None
         self.waited = 0.0  # seconds, since the last line
         self.unreadable: set[str] = set()
+        self.advised = False  # of more workers: once is enough
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the bar and the clocks."""
@@ -147,7 +149,8 @@ class EpochReport(TrainerCallback):
             seconds = self.trained_until - self.last_line
             parts.append(f"{images / seconds:,.0f} images/s")
             parts.append(f"{self.waited / seconds:.0%} waiting for images")
-            if self.waited / seconds > MOST_WAITING:
+            if self.waited / seconds > MOST_WAITING and not self.advised:
+                self.advised = True
                 parts[-1] += f" (more --dataloader_num_workers than {args.dataloader_num_workers} may help)"
         steps = state.global_step - self.first_step
         if steps:

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from .arguments import TrainingArguments
 from .card import FinishedRun, write_model_card
 from .finetuning import ADAPTER
 from .pictures import draw_training
+from .vetting import settings_of_others
 
 CHECKED = "checked_images.npy"
 INCOMPLETE = ".incomplete"
@@ -269,19 +270,68 @@ def _inputs(recipe: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def claimed_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool) -> Iterator[None]:
+def claimed_output_dir(
+    arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool, begun: Callable[[], bool]
+) -> Iterator[None]:
     """Make the output folder or empty it, note in it which run it belongs to, and keep other runs out meanwhile.
 
     Args:
         arguments: with the output folder, which `check_output_dir` let through in every process.
         recipe: the settings of this run.
         keep: leave the checkpoints that are there, to go on from them.
+        begun: whether a step was made; what fails before leaves nothing.
 
     Raises:
         ValueError: if the processes are on machines that do not see the same folder, or another run is going on in it.
     """
     output = Path(arguments.output_dir or "")
+    before, missing = set(os.listdir(output)) if output.is_dir() else set(), _missing(output)
     arguments.distributed_state.wait_for_everyone()
+    try:
+        with _claimed(arguments, recipe, output, keep):
+            yield
+    except Exception as error:
+        if begun():
+            raise
+        if arguments.process_index == 0:
+            _take_back(output, before, missing)
+        with settings_of_others():
+            raise error
+
+
+@contextmanager
+def no_output_dir(arguments: TrainingArguments) -> Iterator[None]:
+    """Take away the output folder that transformers' `Trainer` makes when it is not yet known if there will be a run."""
+    output = Path(arguments.output_dir or "")
+    missing = _missing(output)
+    try:
+        yield
+    finally:
+        if arguments.process_index == 0:
+            _remove_folders(missing)
+
+
+def _missing(output: Path) -> list[Path]:
+    """The folders that have to be made for a folder, itself first."""
+    return [path for path in (output, *output.absolute().parents) if not path.exists()]
+
+
+def _take_back(output: Path, before: set[str], missing: list[Path]) -> None:
+    """Delete what a run that never began wrote into its folder, and the folders that were missing."""
+    for path in output.iterdir() if output.is_dir() else ():
+        if _is_ours(path.name) and path.name not in before:
+            delete(path)
+    _remove_folders(missing)
+
+
+def _remove_folders(made: list[Path]) -> None:
+    for path in made:
+        with suppress(OSError):  # somebody else uses it by now
+            path.rmdir()
+
+
+@contextmanager
+def _claimed(arguments: TrainingArguments, recipe: dict[str, Any], output: Path, keep: bool) -> Iterator[None]:
     _check_shared(arguments)
     holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
     with locked(output / LOCK, arguments.distributed_state, holds):

@@ -113,18 +113,29 @@ def _digest(*numbers: np.ndarray) -> str:
 
 
 class ImagesOfRun(TrainerCallback, ExportableState):
-    """Has the fingerprint of the images written to `trainer_state.json`, which is in each checkpoint."""
+    """Has the fingerprint of the images written to `trainer_state.json`, which is in each checkpoint.
 
-    def __init__(self, fingerprint: Fingerprint):
+    Args:
+        fingerprint: of the splits.
+        per_step: images that a step takes of the train split, in all processes.
+    """
+
+    def __init__(self, fingerprint: Fingerprint, per_step: int):
         self.fingerprint = fingerprint
+        self.per_step = per_step
 
     def state(self) -> dict[str, Any]:
         """What transformers writes of a callback."""
-        return {"args": {"fingerprint": self.fingerprint}, "attributes": {}}
+        return {"args": {"fingerprint": self.fingerprint, "per_step": self.per_step}, "attributes": {}}
 
 
-def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
-    """Refuse to go on from a checkpoint with other images, or with the same ones in other splits.
+def images_per_step(arguments: TrainingArguments) -> int:
+    """Images of the train split that a step takes, in all processes."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+
+
+def check_same_images(checkpoint: str, fingerprint: Fingerprint, arguments: TrainingArguments) -> None:
+    """Refuse to go on from a checkpoint with other images, the same ones in other splits, or more or fewer a step.
 
     Raises:
         ValueError: with what changed.
@@ -133,6 +144,7 @@ def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
     saved = state.get("stateful_callbacks", {}).get(ImagesOfRun.__name__)
     if saved is None:
         return  # of an earlier version
+    _check_same_steps(checkpoint, saved["args"].get("per_step"), arguments)
     before: Fingerprint = saved["args"]["fingerprint"]
     nothing = {"images": 0, "digest": ""}
     changed = {
@@ -150,6 +162,18 @@ def check_same_images(checkpoint: str, fingerprint: Fingerprint) -> None:
         raise ValueError(
             f"{what}: put them and the settings of their splits back as they were, or start anew with "
             "--overwrite_output_dir or in another --output_dir."
+        )
+
+
+def _check_same_steps(checkpoint: str, before: int | None, arguments: TrainingArguments) -> None:
+    """A run goes on at a step: with other steps that is another place in the images, and some would never come."""
+    now = images_per_step(arguments)
+    if before not in (None, now):
+        raise ValueError(
+            f"{checkpoint} was trained with {before} images a step, and now it would be {now} "
+            f"(per_device_train_batch_size {arguments.per_device_train_batch_size} x gradient_accumulation_steps "
+            f"{arguments.gradient_accumulation_steps} x processes {arguments.world_size}): make it {before} again to "
+            f"resume, or begin another run with --model {checkpoint}."
         )
 
 

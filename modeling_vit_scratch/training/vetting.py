@@ -1,0 +1,79 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Settings that transformers, accelerate or torch would refuse in the middle of a run, tried before it begins."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
+from transformers.utils import is_liger_kernel_available
+
+# Where to log -> what to install, if the names differ.
+PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet_ml", "flyte": "flytekit", "kubeflow": "kubeflow-sdk"}
+
+
+@contextmanager
+def settings_of_others() -> Iterator[None]:
+    """Make a sentence of what libraries raise over a setting: a package that is missing, a value that does not fit.
+
+    Raises:
+        ValueError: with what the library said.
+    """
+    try:
+        yield
+    except (ImportError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        said = " ".join(str(error).split()).rstrip(".") or "no reason given"
+        raise ValueError(f"these settings cannot be used here: {said} ({type(error).__name__}).") from error
+
+
+def check_report_to(report_to: str | list[str] | None) -> None:
+    """Refuse to log where that cannot be.
+
+    Raises:
+        ValueError: with what to install, or the names that there are.
+    """
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in ("all", "none"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise ValueError(f"report_to must be none, all, or of {known}, got {name!r}.")
+        if name not in get_available_reporting_integrations():
+            raise ValueError(
+                f"report_to {name} needs a package that is not installed: pip install {PACKAGES.get(name, name)}, or "
+                "--report_to none."
+            )
+
+
+def check_packages(arguments: TrainingArguments) -> None:
+    """Refuse settings that need a package that is not installed.
+
+    Raises:
+        ValueError: with what to install.
+    """
+    check_report_to(arguments.report_to)
+    if arguments.use_liger_kernel and not is_liger_kernel_available():
+        raise ValueError("use_liger_kernel=True needs a package that is not installed: pip install liger-kernel.")
+
+
+def check_schedule(trainer: Trainer) -> None:
+    """Refuse an optimizer or a scheduler that could not be made, by making them for a model of one number.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    args = trainer.args
+    with settings_of_others():
+        Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, trainer.model))
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate),
+            num_warmup_steps=1,
+            num_training_steps=2,
+            scheduler_specific_kwargs=dict(cast(dict, args.lr_scheduler_kwargs) or {}),
+        )

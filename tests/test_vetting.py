@@ -1,0 +1,219 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Settings that cannot work are refused at once, in a sentence, and leave nothing behind."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+import transformers
+from runs import SMALL, classes_of_pictures, contents, refused, vit_scratch
+from transformers import SchedulerType
+
+from modeling_vit_scratch.training.arguments import MUST_BE_OFF, MUST_BE_ON
+from modeling_vit_scratch.training.trainer import ViTTrainer
+
+# Every setting of transformers, decided: what is refused if it is not as it must be, what another test is about, and
+# what is transformers' or torch's own affair, and works.
+REFUSED = {*MUST_BE_OFF, *MUST_BE_ON, "train_sampling_strategy", "hub_strategy"}
+NO_EFFECT = {"length_column_name", "do_train", "do_eval", "do_predict", "use_cache", "label_names", "local_rank"}
+WORK = {
+    "output_dir",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "optim_args",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "optim_target_modules",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "bf16",
+    "fp16",
+    "tf32",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
+    "use_liger_kernel",
+    "liger_kernel_config",
+    "neftune_noise_alpha",
+    "torch_empty_cache_steps",
+    "auto_find_batch_size",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "log_on_each_node",
+    "logging_nan_inf_filter",
+    "include_num_input_tokens_seen",
+    "log_level",
+    "log_level_replica",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "project",
+    "trackio_space_id",
+    "trackio_bucket_id",
+    "trackio_static_space_id",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "per_device_eval_batch_size",
+    "eval_on_start",
+    "eval_use_gather_object",
+    "eval_accumulation_steps",
+    "include_for_metrics",
+    "save_only_model",
+    "save_strategy",
+    "save_steps",
+    "save_on_each_node",
+    "save_total_limit",
+    "enable_jit_checkpoint",
+    "push_to_hub",
+    "hub_token",
+    "hub_private_repo",
+    "hub_model_id",
+    "hub_always_push",
+    "hub_revision",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "ignore_data_skip",
+    "restore_callback_states_from_checkpoint",
+    "full_determinism",
+    "seed",
+    "data_seed",
+    "use_cpu",
+    "accelerator_config",
+    "parallelism_config",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+    "dataloader_in_order",
+    "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers",
+    "ddp_static_graph",
+    "ddp_backend",
+    "ddp_timeout",
+    "fsdp",
+    "fsdp_config",
+    "deepspeed",
+    "debug",
+    "skip_memory_metrics",
+    "resume_from_checkpoint",
+}
+
+
+def test_every_setting_of_transformers_is_decided():
+    fields = {item.name for item in dataclasses.fields(transformers.TrainingArguments)}
+    assert fields <= REFUSED | NO_EFFECT | WORK, fields - REFUSED - NO_EFFECT - WORK
+
+
+@pytest.fixture
+def command(tmp_path):
+    data = classes_of_pictures(tmp_path / "pictures")
+    return ("train", "digits", *SMALL, f"--data={data}", "--num_train_epochs=1", "--report_to=none")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--report_to=wandb"], "report_to wandb needs a package that is not installed: pip install wandb"),
+        (["--report_to=mlflow"], "report_to mlflow needs a package that is not installed: pip install mlflow"),
+        (["--report_to=paper"], "report_to must be none, all, or of azure_ml, .*, got 'paper'"),
+        (["--eval_do_concat_batches=false"], "eval_do_concat_batches=False would leave a split in pieces"),
+        (["--train_sampling_strategy=group_by_length"], "train_sampling_strategy must be random, got group_by_length"),
+        (["--optim=adamw_bnb_8bit"], "these settings cannot be used here: .*bitsandbytes"),
+        (["--optim=galore_adamw"], "these settings cannot be used here: "),
+        (["--deepspeed=zero.json"], "these settings cannot be used here: .*[Dd]eep[Ss]peed"),
+        (
+            ["--use_liger_kernel=true"],
+            "use_liger_kernel=True needs a package that is not installed: pip install liger-kernel",
+        ),
+        (["--lr_scheduler_type=cosine_with_min_lr"], "min_lr or min_lr_rate should be set"),
+        (["--lr_scheduler_type=cosine", '--lr_scheduler_kwargs={"rate": 3}'], "these settings cannot be used here: "),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(flags, sentence, command, tmp_path):
+    before = contents(tmp_path)
+    line = refused(*command, f"--output_dir={tmp_path / 'run'}", *flags)
+    assert re.search(sentence, line), line
+    assert contents(tmp_path) == before
+
+
+def test_what_fails_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / ".lock-of-somebody").touch()
+    before = contents(tmp_path)
+
+    def fail(*arguments, **options):
+        raise ValueError("there is no room for a first step.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ViTTrainer, "training_step", fail)
+        for folder in (tmp_path / "new", tmp_path / "new" / "below"):
+            assert "no room for a first step" in refused_late(*command, f"--output_dir={folder}")
+            assert not folder.exists()
+    assert {name for name in contents(tmp_path) if not name.startswith("new")} == set(before)
+    assert vit_scratch(*command, f"--output_dir={tmp_path / 'new'}", "--seed=3").status == 0
+
+
+def refused_late(*arguments):
+    """What is said of a run that has said its plan before."""
+    result = vit_scratch(*arguments)
+    assert (result.status, result.err.count("\n")) == (2, 1), result
+    return result.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--per_device_train_batch_size=8"], "4 images a step, and now it would be 8"),
+        (["--gradient_accumulation_steps=3"], "4 images a step, and now it would be 12"),
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_with_as_many_images_a_step(flags, sentence, command, tmp_path):
+    output = tmp_path / "run"
+    four = [*command, f"--output_dir={output}", "--per_device_train_batch_size=4"]
+    assert vit_scratch(*four).status == 0
+    longer = ["--num_train_epochs=2", "--resume_from_checkpoint=true"]
+    assert sentence in refused(*four, *longer, *flags)
+    two = ["--per_device_train_batch_size=2", "--gradient_accumulation_steps=2"]
+    assert vit_scratch(*four, *longer, *two).status == 0
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["epoch"] == 2
+
+
+# --- Schedules -------------------------------------------------------------------------------------------------------
+
+NEED = {
+    "cosine_with_min_lr": {"min_lr": 1e-5},
+    "cosine_warmup_with_min_lr": {"min_lr": 1e-5},
+    "warmup_stable_decay": {"num_decay_steps": 1},
+}
+
+
+@pytest.mark.parametrize("scheduler", [each.value for each in SchedulerType])
+def test_every_schedule_of_transformers_goes_with_muon(scheduler, command, tmp_path):
+    flags = [f"--lr_scheduler_type={scheduler}", "--muon_learning_rate=0.02", "--per_device_train_batch_size=4"]
+    if scheduler in NEED:
+        flags.append(f"--lr_scheduler_kwargs={json.dumps(NEED[scheduler])}")
+    result = vit_scratch(*command, f"--output_dir={tmp_path / 'run'}", *flags)
+    assert result.status == 0, result.err
