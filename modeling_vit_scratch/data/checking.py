@@ -107,7 +107,8 @@ def check_images(splits: DatasetDict, *, strict: bool, known: KnownImages = NO_I
                 + (" …" if len(bad) > MOST_NAMED else "")
             )
         if len(bad) == dataset.num_rows:
-            raise ValueError(f"none of the {dataset.num_rows:,} images of the {name} split can be read.")
+            reason = next(iter(bad.values()), "")
+            raise ValueError(f"none of the {dataset.num_rows:,} images of the {name} split can be read: {reason}")
         left_out += list(bad.values())
         good = np.delete(np.arange(dataset.num_rows), list(bad))
         result[name] = dataset.select(good) if bad else dataset

@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The columns of a data set: which hold the images and the labels, and which classes the labels mean."""
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -141,8 +142,17 @@ def _class_names(dataset: Dataset, column: str) -> list[str]:
     """The class names of a label column: those it declares, or its distinct values in order."""
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
-        return list(feature.names)
-    return [str(value) for value in sorted(value for value in dataset.unique(column) if value is not None)]
+        return [one_form(name) for name in feature.names]
+    return list(
+        dict.fromkeys(
+            one_form(value) for value in sorted(value for value in dataset.unique(column) if value is not None)
+        )
+    )
+
+
+def one_form(name: Any) -> str:
+    """The name of a class in the one of its Unicode forms (NFC) in which all names are compared; macOS has another."""
+    return unicodedata.normalize("NFC", str(name))
 
 
 def _has_labels(dataset: Dataset, column: str) -> bool:
@@ -155,8 +165,9 @@ def _class_of_rows(dataset: Dataset, column: str) -> list[str | None]:
     feature = dataset.features[column]
     values = dataset[column][:]  # the whole at once takes a hundredth of the time that row after row takes
     if isinstance(feature, ClassLabel):
-        return [None if value is None or value < 0 else feature.names[value] for value in values]
-    return [None if value is None else str(value) for value in values]
+        names = [one_form(name) for name in feature.names]
+        return [None if value is None or value < 0 else names[value] for value in values]
+    return [None if value is None else one_form(value) for value in values]
 
 
 def relabelled(dataset: Dataset, class_names: list[str], source: str) -> Dataset:
@@ -168,7 +179,7 @@ def relabelled(dataset: Dataset, class_names: list[str], source: str) -> Dataset
     rows = _class_of_rows(dataset, "label")
     if None in rows:
         raise ValueError(f"{rows.count(None)} of the {len(rows)} rows of {source} have no label: fill or remove them.")
-    index = {name: label for label, name in enumerate(class_names)}
+    index = {one_form(name): label for label, name in enumerate(class_names)}
     unknown = sorted({str(name) for name in rows} - index.keys())
     if unknown:
         raise ValueError(

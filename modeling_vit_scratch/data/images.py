@@ -4,6 +4,7 @@
 Everything that looks at an image (training, evaluation, prediction) gets its pixels from `read_image`.
 """
 
+import importlib.util
 import io
 import os
 import stat
@@ -22,21 +23,77 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"),
     *(".dib", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
+# What telephones write, which Pillow reads with a plugin; the brands are those of `ftyp`, the first box of a file.
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# Formats of which Pillow knows the beginning, and reads nothing without a handler that someone brings.
+WITHOUT_DECODER = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+# Tables of labels, and what systems leave in folders: no one misses them among the images.
+NO_IMAGES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "thumbs.db", "desktop.ini")
+# As much of a file as says of which format it is.
+BEGINNING = 32
 # Bad images, classes or labels named in one message; a thousand help nobody.
 MOST_NAMED = 5
 
 
-def images_in(folder: Path) -> Iterator[Path]:
+def images_in(folder: Path, others: list[Path] | None = None) -> Iterator[Path]:
     """The image files of a folder and of the folders in it, in the order of their names.
 
-    They are known by their suffix. What is hidden is left out, and links to folders are not followed: they may lead
-    in a circle, or into the folder of another class.
+    They are known by their suffix, and files with another one by their first bytes. What is hidden is left out, and
+    links to folders are not followed: they may lead in a circle, or into the folder of another class.
+
+    Args:
+        folder: to look in.
+        others: a list that is given the other files.
     """
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name):
-                yield Path(parent, name)
+            path = Path(parent, name)
+            if is_hidden(name) or name.lower() in NO_IMAGES:
+                continue
+            if path.suffix.lower() in IMAGE_SUFFIXES or _begins_as_image(path):
+                yield path
+            elif others is not None:
+                others.append(path)
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a format that is read."""
+    beginning = _beginning(path)
+    for name in _formats() if beginning else ():
+        accepts = Image.OPEN[name][1]
+        # Some accept a file to say, in a text, that they cannot read it.
+        if accepts is not None and name not in WITHOUT_DECODER and accepts(beginning) is True:
+            return True
+    return False
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""  # a pipe, say, from which reading may never end
+        with path.open("rb") as file:
+            return file.read(BEGINNING)
+    except OSError:
+        return b""
+
+
+def why_not_read(path: Path) -> str:
+    """Why a file that `images_in` left out is none of its images."""
+    beginning = _beginning(path)
+    if beginning[4:8] == b"ftyp" and beginning[8:12] in HEIC_BRANDS:
+        return 'HEIC, which is read after pip install "vit-scratch[heif]"'
+    if beginning.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "EPS, a program, which is not run"
+    return "of no known image format"
+
+
+def not_read(others: list[Path], where: Path) -> str:
+    """A sentence about the files of a folder that are not read: how many, and some of them, each with its reason."""
+    named = [f"{path.relative_to(where)} ({why_not_read(path)})" for path in others[:MOST_NAMED]]
+    more = ", …" if len(others) > MOST_NAMED else ""
+    return f"{len(others):,} file{'s' * (len(others) > 1)} in {where} not read: {', '.join(named)}{more}"
 
 
 def is_hidden(name: str) -> bool:
@@ -125,6 +182,10 @@ def decoded(
 def _formats() -> list[str]:
     """Pillow's names of the formats that it decodes itself: for EPS it runs Ghostscript, on programs that files are."""
     Image.init()
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return [name for name in Image.ID if name != "EPS"]
 
 

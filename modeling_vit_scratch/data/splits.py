@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """The three splits of a data set, `train`, `validation` and `test`: found by their names, or drawn from `train`."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -19,12 +20,25 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "eval"),
 }
 
+logger = logging.getLogger(__name__)
+
 Found = TypeVar("Found")
 Contents = dict[str, np.ndarray]
 
 
-def by_split(found: Mapping[str, Found]) -> dict[str, Found]:
-    """What was found under one of the names of each split, under our name of it."""
+def by_split(found: Mapping[str, Found], source: str | None = None) -> dict[str, Found]:
+    """What was found under one of the names of each split, under our name of it.
+
+    Raises:
+        ValueError: if a split of a source has two names in it.
+    """
+    for split, names in SPLIT_NAMES.items():
+        twice = [name for name in names if name in found]
+        if source is not None and len(twice) > 1:
+            raise ValueError(
+                f"{source} has {' and '.join(twice)}, which are both names of the {split} split: rename one, or move "
+                "it away."
+            )
     return {
         split: next(found[name] for name in names if name in found)
         for split, names in SPLIT_NAMES.items()
@@ -56,8 +70,11 @@ def named_splits(loaded: Mapping[str, Found], source: str) -> dict[str, Found]:
     Raises:
         ValueError: if there are several, and none to train on.
     """
-    splits = by_split({name.lower(): dataset for name, dataset in loaded.items()})
+    splits = by_split({name.lower(): dataset for name, dataset in loaded.items()}, source)
     if "train" in splits:
+        others = [name for name in loaded if not by_split({name.lower(): name})]
+        if others:
+            logger.warning("%s has splits that are not used: %s.", source, listed(others))
         return splits
     if len(loaded) > 1:
         raise ValueError(f"{source} has no train split, only {listed(loaded)}.")

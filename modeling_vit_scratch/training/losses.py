@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from ..data.columns import listed
+from ..data.columns import listed, one_form
 
 
 class ClassificationLoss:
@@ -69,15 +69,16 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
     named = dict.fromkeys(label_names, 1.0)
     for item in next(csv.reader([setting], skipinitialspace=True)) or [""]:
         name, _, value = item.rpartition("=")
-        if name.strip() not in named:
+        name = one_form(name.strip())
+        if name not in named:
             raise ValueError(
                 f"class_weights must be 'auto' or class=weight,…, with classes of the data ({listed(label_names)}); "
                 f"got {item.strip()!r}."
             )
         try:
-            named[name.strip()] = float(value)
+            named[name] = float(value)
         except ValueError:
-            raise ValueError(f"class_weights has no number for {name.strip()!r}: {value!r}.") from None
+            raise ValueError(f"class_weights has no number for {name!r}: {value!r}.") from None
     if not all(0 <= weight < float("inf") for weight in named.values()) or not any(named.values()):
         raise ValueError(f"class_weights must be 0 or more, and not all 0, got {setting!r}.")
     return torch.tensor([named[name] for name in label_names])

@@ -20,7 +20,7 @@ import yaml
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer
 
-from ..data.columns import listed
+from ..data.columns import listed, one_form
 from ..data.images import read_image
 from ..data.loading import is_image_folder
 from ..folders import check_not_an_input, delete, lies_in, open_to_others
@@ -190,7 +190,7 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
     """
     id2label = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8")).get("id2label", {})
     before = [label for _, label in sorted(id2label.items(), key=lambda item: int(item[0]))]
-    if before != label_names:
+    if [one_form(label) for label in before] != [one_form(label) for label in label_names]:
         raise ValueError(
             f"{checkpoint} was trained on the {len(before):,} classes {listed(before)}, and the data has the "
             f"{len(label_names):,} classes {listed(label_names)}: start anew in another --output_dir, with --model "
@@ -301,7 +301,7 @@ def claimed_output_dir(
 
 @contextmanager
 def no_output_dir(arguments: TrainingArguments) -> Iterator[None]:
-    """Take away the output folder that transformers' `Trainer` makes when it is not yet known if there will be a run."""
+    """Take away the output folder that transformers' `Trainer` makes before it is known if there will be a run."""
     output = Path(arguments.output_dir or "")
     missing = _missing(output)
     try:
