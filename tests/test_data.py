@@ -120,7 +120,7 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path):
     class_folders(tmp_path, cat=1, dog=1)
     for name in (".ipynb_checkpoints/1.png", "__MACOSX/1.png", "cat/.1.png", "cat/Thumbs.db", "dog/.DS_Store", "a.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(FILES[0])
+        (tmp_path / name).write_bytes(b"a note of what is here" if name == "a.txt" else FILES[0])
     train = load_images(str(tmp_path))["train"]
     assert train.features["label"].names == ["cat", "dog"]
     assert files(train) == ["000.png", "000.png"]

@@ -29,12 +29,22 @@ def names(sources: ImageSources) -> list[str]:
 
 
 def test_files_folders_patterns_and_parquet_files_keep_their_order(tmp_path):
-    for name in ("b/2.png", "b/1.JPG", "b/deep/3.png", "b/notes.txt", "a.png", "c-1.png", "c-2.png"):
+    for name in ("b/2.png", "b/1.JPG", "b/deep/3.png", "b/photo", "a.png", "c-1.png", "c-2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(picture(0))
     table = write_parquet(tmp_path / "t.parquet", 2)
     given = [tmp_path / "c-?.png", table, tmp_path / "b", tmp_path / "a.png", tmp_path / "**" / "3.*"]
-    expected = ["c-1.png", "c-2.png", "t.parquet#0", "t.parquet#1", "b/1.JPG", "b/2.png", "b/deep/3.png", "a.png"]
+    expected = [
+        "c-1.png",
+        "c-2.png",
+        "t.parquet#0",
+        "t.parquet#1",
+        "b/1.JPG",
+        "b/2.png",
+        "b/photo",
+        "b/deep/3.png",
+        "a.png",
+    ]
     sources = ImageSources([str(name) for name in given])
     assert names(sources) == [str(tmp_path / name) for name in [*expected, "b/deep/3.png"]]
 

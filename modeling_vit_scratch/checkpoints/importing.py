@@ -83,6 +83,11 @@ def read_checkpoint(
     lineage = recognise(opened, format)
     with understanding(opened):
         reading = lineage.read(opened, facts)
+        if (
+            image_size is not None and "image_size" in {*reading.unknown} - facts.keys()
+        ):  # the one way to say it does for the other
+            facts["image_size"] = image_size if isinstance(image_size, int) else list(image_size)
+            reading = lineage.read(opened, facts)
         check_known(opened, reading, facts)
         state, notes = map_tensors(opened, reading)
         config = build_config(opened, reading, facts, state)

@@ -77,4 +77,4 @@ def _write_predictions(options: dict[str, Any]) -> int:
         return 0
     skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
     show([f"{written.predicted:,} images written to {options['output']}{skipped}"])
-    return SOME_IMAGES_BAD if written.bad else 0
+    return SOME_IMAGES_BAD if written.bad or written.not_read else 0

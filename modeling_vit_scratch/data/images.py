@@ -30,6 +30,8 @@ HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"
 WITHOUT_DECODER = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tables of labels, and what systems leave in folders: no one misses them among the images.
 NO_IMAGES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "thumbs.db", "desktop.ini")
+EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+UNKNOWN_FORMAT = "of no known image format"
 # As much of a file as says of which format it is.
 BEGINNING = 32
 # Bad images, classes or labels named in one message; a thousand help nobody.
@@ -44,7 +46,7 @@ def images_in(folder: Path, others: list[Path] | None = None) -> Iterator[Path]:
 
     Args:
         folder: to look in.
-        others: a list that is given the other files.
+        others: a list that is given the other files, but for texts and tables, which no one takes for images.
     """
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -54,14 +56,14 @@ def images_in(folder: Path, others: list[Path] | None = None) -> Iterator[Path]:
                 continue
             if path.suffix.lower() in IMAGE_SUFFIXES or _begins_as_image(path):
                 yield path
-            elif others is not None:
+            elif others is not None and path.suffix.lower() != ".parquet" and not _is_text(path):
                 others.append(path)
 
 
 def _begins_as_image(path: Path) -> bool:
     """Whether the first bytes of a file are those of a format that is read."""
     beginning = _beginning(path)
-    for name in _formats() if beginning else ():
+    for name in _formats() if len(beginning) == BEGINNING else ():
         accepts = Image.OPEN[name][1]
         # Some accept a file to say, in a text, that they cannot read it.
         if accepts is not None and name not in WITHOUT_DECODER and accepts(beginning) is True:
@@ -79,14 +81,21 @@ def _beginning(path: Path) -> bytes:
         return b""
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as a text, and not as one that describes a picture."""
+    beginning = _beginning(path)
+    printable = not beginning.translate(None, bytes(range(32, 256)) + b"\t\n\r")
+    return bool(beginning) and printable and not beginning.startswith(EPS)
+
+
 def why_not_read(path: Path) -> str:
     """Why a file that `images_in` left out is none of its images."""
     beginning = _beginning(path)
     if beginning[4:8] == b"ftyp" and beginning[8:12] in HEIC_BRANDS:
         return 'HEIC, which is read after pip install "vit-scratch[heif]"'
-    if beginning.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+    if beginning.startswith(EPS):
         return "EPS, a program, which is not run"
-    return "of no known image format"
+    return UNKNOWN_FORMAT
 
 
 def not_read(others: list[Path], where: Path) -> str:

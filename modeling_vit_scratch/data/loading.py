@@ -8,6 +8,7 @@ any) with two columns: `image`, the undecoded file, and `label`, a `ClassLabel`;
 import difflib
 import glob
 import io
+import logging
 import re
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..hub import say_where_from
-from .columns import image_column, images_and_labels, listed, only_images
-from .images import images_in, is_hidden
+from .columns import image_column, images_and_labels, listed, one_form, only_images
+from .images import UNKNOWN_FORMAT, images_in, is_hidden, not_read, why_not_read
+from .metadata import TABLES, find_table, labels_of
 from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
+
+logger = logging.getLogger(__name__)
 
 # Suffix of a file of many images -> what `datasets` calls its format.
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -57,10 +61,10 @@ def load_images(
     Raises:
         ValueError: if there is nothing to load, or it is not labelled images of enough classes.
     """
-    if source == "digits":
+    if is_digits(source):
         return _digits()
     if is_image_folder(source):
-        splits = _class_folders(Path(source).expanduser())
+        splits = _labelled_folders(Path(source).expanduser(), label_column_name)
     else:
         tables = _tables(source, config_name)
         splits = images_and_labels(tables, source, image_column_name, label_column_name)
@@ -86,7 +90,7 @@ def load_unlabelled(
     Raises:
         ValueError: if there is nothing to load, or it is not images.
     """
-    if source == "digits":
+    if is_digits(source):
         splits = DatasetDict({name: dataset.select_columns("image") for name, dataset in _digits().items()})
     elif is_image_folder(source):
         splits = _folders_of_images(Path(source).expanduser())
@@ -95,6 +99,19 @@ def load_unlabelled(
         splits = only_images(tables, image_column(tables["train"].features, image_column_name, source), source)
     splits.pop("test", None)
     return splits
+
+
+def is_digits(source: str) -> bool:
+    """Whether a source is the digits that scikit-learn brings.
+
+    Raises:
+        ValueError: if a folder of that name could be meant as well.
+    """
+    if source == "digits" and Path(source).is_dir():
+        raise ValueError(
+            "digits is both scikit-learn's data set and a folder here: give ./digits for the folder, or rename that."
+        )
+    return source == "digits"
 
 
 def is_unlabelled_folder(folder: Path) -> bool:
@@ -137,6 +154,64 @@ def _features(class_names: list[str]) -> Features:
     return Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=class_names)})
 
 
+def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
+    """A folder of images with a table of labels, or of class folders; or of split folders of these."""
+    folders = _folders_by_split(root)
+    whole = find_table(root, label_column_name)
+    tables = {split: whole or find_table(folder, label_column_name) for split, folder in folders.items()}
+    without = [str(folder) for split, folder in folders.items() if tables[split] is None]
+    if len(without) == len(folders):
+        return _class_folders(root)
+    if without:
+        raise ValueError(f"{listed(without)} has no table of labels, and other splits of {root} have one: add it.")
+    found = {}
+    for split, folder in folders.items():
+        table = tables[split]
+        assert table is not None
+        logger.warning("the labels of the images in %s are those of %s.", folder, table.path)
+        found[split] = labels_of(_images(folder), folder, table), table.numbers
+    numbers = all(numbers for _, numbers in found.values())
+    class_names = sorted(set(found["train"][0][1]), key=int if numbers else str)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    splits = {}
+    for split, ((files, names), _) in found.items():
+        unknown = sorted(set(names) - label_of.keys())
+        if unknown:
+            raise ValueError(f"the {split} split of {root} has labels that train lacks: {listed(unknown)}.")
+        labels = np.asarray([label_of[name] for name in names])
+        splits[split] = _in_place(root, files, _features(class_names), label=labels)
+    return DatasetDict(splits)
+
+
+def _folders_by_split(root: Path) -> dict[str, Path]:
+    """Split -> its folder; all is `train` if that has no folder of its own."""
+    folders = by_split(_by_name(root), str(root))
+    return folders if "train" in folders else {"train": root}
+
+
+def _by_name(root: Path) -> dict[str, Path]:
+    """The folders in a folder by their names in small letters, by which splits are known.
+
+    Raises:
+        ValueError: if two are names of a split, in large letters and in small ones.
+    """
+    found: dict[str, Path] = {}
+    for path in _subfolders(root):
+        other = found.setdefault(path.name.lower(), path)
+        if other != path and by_split({path.name.lower(): path}):
+            raise ValueError(f"{root} has {other.name} and {path.name}, which name the same split: rename one.")
+    return found
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a folder; says which other files are there."""
+    others: list[Path] = []
+    files = list(images_in(folder, others))
+    if others:
+        logger.warning("%s.", not_read(others, folder))
+    return files
+
+
 def _class_folders(root: Path) -> DatasetDict:
     """A folder of class folders, or of split folders of them, read in place."""
     found = {split: _classes(folder) for split, folder in _split_folders(root).items()}
@@ -166,13 +241,13 @@ def _in_place(root: Path, files: list[Path], features: Features, **columns: np.n
 
 def _folders_of_images(root: Path) -> DatasetDict:
     """A folder of images at any depth, or of nothing but split folders of them."""
-    subfolders = {path.name.lower(): path for path in _subfolders(root)}
-    folders = by_split(subfolders)
+    subfolders = _by_name(root)
+    folders = by_split(subfolders, str(root))
     if "train" not in folders or len(folders) < len(subfolders) or _holds_images(root):
         folders = {"train": root}
     splits = {}
     for split, folder in folders.items():
-        files = list(images_in(folder))
+        files = _images(folder)
         if not files:
             raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
         splits[split] = _in_place(root, files, Features({"image": ImageFeature(decode=False)}))
@@ -181,14 +256,18 @@ def _folders_of_images(root: Path) -> DatasetDict:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
-    subfolders = {path.name.lower(): path for path in _subfolders(root)}
-    folders = by_split(subfolders)
+    subfolders = _by_name(root)
+    folders = by_split(subfolders, str(root) if "train" in by_split(subfolders) else None)
     others = subfolders.keys() - {name for names in SPLIT_NAMES.values() for name in names}
     # Beside a "bus", a "train" that has no class folders is a vehicle.
     if "train" not in folders or (others and not _subfolders(folders["train"])):
         return {"train": root}
     # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
     secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
+    unused = [path.name for name, path in subfolders.items() if name in others]
+    unused += [f"{folders[split].name} (no labels)" for split in secret if split != "train"]
+    if unused:
+        logger.warning("%s has folders that are not used: %s.", root, listed(unused))
     return {split: path for split, path in folders.items() if split == "train" or split not in secret}
 
 
@@ -204,9 +283,11 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     run = next((path for path in subfolders if all((path / name).is_file() for name in RUN)), None)
     if run is not None:
         raise ValueError(f"{run} holds a run of vit-scratch, not the images of a class: move it out of {folder}.")
-    classes = {path.name: list(images_in(path)) for path in subfolders}
+    classes: dict[str, list[Path]] = {}
+    not_images: list[Path] = []
     for path in subfolders:
-        images = classes[path.name]
+        images = list(images_in(path, not_images))
+        classes.setdefault(one_form(path.name), []).extend(images)
         if images and images[0].parent != path:
             raise ValueError(
                 f"{path} holds folders of images instead of images, one level too deep for a class folder: "
@@ -214,10 +295,21 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
             )
     if not any(classes.values()):
         raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
+    not_images += [path for path in folder.iterdir() if path.is_file() and _is_missed(path)]
+    if not_images:
+        logger.warning("%s.", not_read(sorted(not_images), folder))
     return classes
 
 
+def _is_missed(path: Path) -> bool:
+    """Whether a file beside class folders is one that somebody may have wanted to be read."""
+    return not is_hidden(path.name) and why_not_read(path) != UNKNOWN_FORMAT
+
+
 def _files_hint(folder: Path) -> str:
+    others: list[Path] = []
+    if not list(images_in(folder, others)) and any(why_not_read(path) != UNKNOWN_FORMAT for path in others):
+        return f": {not_read(others, folder)}"
     for suffix, what in ((".parquet", "parquet files"), (".tar", "WebDataset shards")):
         for file in folder.rglob(f"*{suffix}"):
             return f", but {what}: give {file.parent}"
@@ -247,7 +339,7 @@ def files_of_many_images(folder: Path) -> list[str]:
     Raises:
         ValueError: if it has both.
     """
-    found = [sorted(str(file) for file in folder.glob(f"*{suffix}")) for suffix in FORMATS]
+    found = [sorted(str(file) for file in folder.glob(f"*{suffix}") if file.name not in TABLES) for suffix in FORMATS]
     if all(found):
         patterns = " or ".join(str(folder / f"*{suffix}") for suffix in FORMATS)
         raise ValueError(f"{folder} holds parquet files and WebDataset shards: give one kind of them, {patterns}.")

@@ -23,7 +23,7 @@ from torch.utils.data import Sampler
 
 from .columns import image_column, label_column, listed, only_images, undecoded, with_labels
 from .images import BadImageError, read_image
-from .loading import reason_of
+from .loading import is_digits, reason_of
 from .sampling import UNREADABLE, TrainingImages
 from .shards import count_images, find_shards, literally
 
@@ -249,7 +249,7 @@ def stream_images(
     Raises:
         ValueError: if there is nothing to stream, or it is not images, with labels if they are wanted.
     """
-    if source == "digits":
+    if is_digits(source):
         raise ValueError("digits come with scikit-learn: leave out --streaming.")
     shards = find_shards(source, config_name)
     rows, features = shards.train, shards.train.features

@@ -246,6 +246,8 @@ def _explained(
                 say(f"skipped: {error}")
             elif len(sources) > 1:
                 say(f"skipped: {name}: {error}")
+    for sentence in sources.not_read:
+        say(f"skipped: {sentence}.")
     if not found and all(isinstance(error, BadImageError) for error in failed):
         raise ValueError("none of the images can be read.")
     if not found:

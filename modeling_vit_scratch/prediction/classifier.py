@@ -53,7 +53,8 @@ def predict(
         precision, token_merging, revision, trust_remote_code: those of `load_checkpoint`.
 
     Yields:
-        A `Prediction` for each image, or the `BadImageError` of one that cannot be read.
+        A `Prediction` for each image, or the `BadImageError` of one that cannot be read; at the end one for each
+        folder with files that are not read.
 
     Raises:
         ValueError: if there are no images, or the checkpoint will not do.
@@ -74,6 +75,8 @@ def predict(
         for batch in classifier.predict(sources, batches, top_k):
             yield from batch
             bar.update(len(batch))
+    for sentence in sources.not_read:
+        yield BadImageError(f"{sentence}.")
 
 
 def batches_of(numbers: range, batch_size: int) -> list[range]:

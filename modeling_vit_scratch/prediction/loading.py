@@ -1,9 +1,11 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Loading a checkpoint for use, and the sentences that say why one cannot be."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..finite import check_weights
 from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
@@ -24,6 +26,7 @@ from ..layers_vit_scratch import height_width
 from ..presets import is_preset, preset_names, preset_path
 from ..tracing.int8 import Int8Classifier
 
+COPY_AGAIN = "copy or download it again"
 PRECISIONS = ("fp32", "bf16", "int8")
 # Either may hold an image processor.
 PROCESSOR_FILES = (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME)
@@ -196,7 +199,53 @@ def check_finished(checkpoint: Checkpoint) -> None:
             f"{checkpoint} holds a run that did not end: go on with the same command, or name one of its "
             f"checkpoints, such as {unfinished[-1]}."
         )
+    _check_files(checkpoint)
     _check_merged(checkpoint)
+
+
+def _check_files(checkpoint: Checkpoint) -> None:
+    """Refuse weights that are not whole, by the name of their file.
+
+    Raises:
+        ValueError: with what is wrong and what to do.
+    """
+    place = checkpoint.place
+    adapter = place / "adapter_config.json"
+    if adapter.is_file() and not (place / "config.json").exists():
+        merged = f" ({place.parent})" if (place.parent / "config.json").is_file() else ""
+        raise ValueError(
+            f"{checkpoint} holds the additions of LoRA alone, and no model: name the checkpoint that the run ended "
+            f"with{merged}, in which they are merged."
+        )
+    files = {path.name for path in place.glob("*.safetensors")}
+    index = place / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file() and SAFE_WEIGHTS_NAME not in files:
+        try:
+            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is no index of weights, or damaged: {COPY_AGAIN}.") from error
+        lacking = sorted(parts - files)
+        if lacking:
+            raise ValueError(f"{checkpoint} lacks {lacking[0]}, which {index.name} names: {COPY_AGAIN}.")
+    for name in sorted(files):
+        try:
+            with safe_open(place / name, framework="pt"):
+                pass
+        except Exception as error:  # of a type of the library's own
+            raise ValueError(f"{place / name} {_damage(place / name)}.") from error
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file of weights that cannot be opened, and what to do."""
+    with path.open("rb") as file:
+        beginning = file.read(64)
+    if not beginning:
+        return f"is empty: {COPY_AGAIN}"
+    if beginning.startswith(b"version https://git-lfs"):
+        return "is the address of the weights, not the weights: git lfs pull fetches them"
+    if beginning.startswith((b"PK\x03\x04", b"\x80")):
+        return "is a pickle and no safetensors file: vit-scratch import reads it"
+    return f"is cut short or damaged: {COPY_AGAIN}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.images import images_in
+from ..data.images import images_in, not_read
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile, RowGroupMetaData
@@ -155,6 +155,7 @@ class ImageSources:
 
     def __init__(self, names: Sequence[str], image_column_name: str | None = None):
         self.sources: list[ImageFiles | ParquetImages] = []
+        self.not_read: list[str] = []  # sentences about what lies there and is no image
         for path in self._files(names):
             if path.endswith(".parquet"):
                 self.sources.append(ParquetImages(path, image_column_name))
@@ -164,27 +165,26 @@ class ImageSources:
                 self.sources.append(ImageFiles([path]))
         self.starts = [0, *accumulate(len(source) for source in self.sources)]
         if not len(self):
-            raise ValueError(f"there are no images in {', '.join(names)}.")
+            reasons = f": {'; '.join(self.not_read)}" if self.not_read else ""
+            raise ValueError(f"there are no images in {', '.join(names)}{reasons}.")
 
-    @staticmethod
-    def _files(names: Sequence[str]) -> Iterator[str]:
+    def _files(self, names: Sequence[str]) -> Iterator[str]:
         for name in names:
             matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
             if not matches:
                 raise ValueError(f"there is no image or folder{' like' if glob.has_magic(name) else ''} {name}.")
             for match in matches:
-                yield from ImageSources._inside(Path(match)) if Path(match).is_dir() else [match]
+                yield from self._inside(Path(match)) if Path(match).is_dir() else [match]
 
-    @staticmethod
-    def _inside(folder: Path) -> Iterator[str]:
-        empty = True
-        for files in (images_in(folder), sorted(folder.rglob("*.parquet"))):
-            for file in files:
-                empty = False
-                yield str(file)
-            if not empty:
-                return
-        raise ValueError(f"the folder {folder} holds no images.")
+    def _inside(self, folder: Path) -> Iterator[str]:
+        others: list[Path] = []
+        files = list(images_in(folder, others)) or sorted(folder.rglob("*.parquet"))
+        yield from map(str, files)
+        others = [path for path in others if path not in files]
+        if others:
+            self.not_read.append(not_read(others, folder))
+        elif not files:
+            self.not_read.append(f"the folder {folder} holds no images")
 
     def __len__(self) -> int:
         return self.starts[-1]

@@ -52,6 +52,7 @@ class Written(NamedTuple):
     predicted: int
     bad: int  # images that could not be read
     bad_list: str | None  # the file that lists them, if there are any
+    not_read: tuple[str, ...] = ()  # sentences about what lies among the images and is none
 
 
 def predict_table(
@@ -109,7 +110,9 @@ def predict_table(
         _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
         state.wait_for_everyone()
         if state.is_main_process:
-            written = parts.to_table()
+            written = parts.to_table()._replace(not_read=tuple(sources.not_read))
+            for sentence in sources.not_read:
+                say(f"skipped: {sentence}.")
         state.wait_for_everyone()
     return written
 

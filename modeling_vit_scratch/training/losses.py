@@ -66,7 +66,7 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
         weights = np.ones(len(label_names))
         weights[seen] = len(labels) / (seen.sum() * counts[seen])
         return torch.from_numpy(weights).float()
-    named = dict.fromkeys(label_names, 1.0)
+    named = dict.fromkeys(map(one_form, label_names), 1.0)
     for item in next(csv.reader([setting], skipinitialspace=True)) or [""]:
         name, _, value = item.rpartition("=")
         name = one_form(name.strip())
@@ -81,4 +81,4 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
             raise ValueError(f"class_weights has no number for {name!r}: {value!r}.") from None
     if not all(0 <= weight < float("inf") for weight in named.values()) or not any(named.values()):
         raise ValueError(f"class_weights must be 0 or more, and not all 0, got {setting!r}.")
-    return torch.tensor([named[name] for name in label_names])
+    return torch.tensor([named[one_form(name)] for name in label_names])

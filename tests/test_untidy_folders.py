@@ -1,0 +1,261 @@
+# Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
+"""Folders as people have them: what lies there is read, whatever its name, or it is said that it is not, and why."""
+
+import json
+import unicodedata
+
+import pillow_heif
+import pytest
+from pictures import noise
+from PIL import Image
+from runs import SMALL, refused, vit_scratch
+
+from modeling_vit_scratch.data import images
+from modeling_vit_scratch.data.images import images_in, not_read, read_image
+from modeling_vit_scratch.data.loading import load_images
+
+HEIC = 'HEIC, which is read after pip install "vit-scratch[heif]"'
+
+
+def pets(root, number: int = 10, classes: tuple[str, ...] = ("cat", "dog")):
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(number):
+            noise(seed=100 * label + index).save(root / name / f"{index}.png")
+    return root
+
+
+def heic(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pillow_heif.from_pillow(noise(seed=7)).save(path)
+    return path
+
+
+def train(data, output, *flags):
+    return vit_scratch(
+        "train", "digits", *SMALL, f"--data={data}", f"--output_dir={output}", "--num_train_epochs=1", *flags
+    )
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """Pillow as it is without the plugin."""
+    images._formats.cache_clear()
+    for table in (Image.OPEN, Image.EXTENSION, Image.MIME):
+        monkeypatch.delitem(table, "HEIF", raising=False)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
+    yield
+    images._formats.cache_clear()
+
+
+# --- Which files are images ------------------------------------------------------------------------------------------
+
+
+def test_what_pillow_opens_is_read_whatever_its_name(tmp_path):
+    root = pets(tmp_path / "pets", 2)
+    heic(root / "cat" / "IMG_1.HEIC")
+    noise(seed=1).save(root / "cat" / "scan", "PNG")
+    noise(seed=2).save(root / "dog" / "holiday.picture", "JPEG")
+    found = [path.name for path in images_in(root)]
+    assert found == ["0.png", "1.png", "IMG_1.HEIC", "scan", "0.png", "1.png", "holiday.picture"]
+    assert all(read_image(path).size for path in images_in(root))
+    assert load_images(str(root))["train"].num_rows == 7
+
+
+def test_training_evaluation_and_prediction_account_for_every_file(tmp_path, without_heif):
+    root = pets(tmp_path / "pets")
+    heic(root / "cat" / "IMG_1.HEIC")
+    (root / "dog" / "drawing.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n")
+    (root / "dog" / "noise").write_bytes(bytes(range(64)))
+    (root / "dog" / "notes.txt").write_text("which dogs these are", encoding="utf-8")
+    noise(seed=3).save(root / "cat" / "scan", "PNG")
+    said = [f"cat/IMG_1.HEIC ({HEIC})", "dog/drawing.eps (EPS, a program, which is not run)"]
+    said += ["dog/noise (of no known image format)", f"3 files in {root} not read"]
+    trained = train(root, tmp_path / "run")
+    evaluated = vit_scratch("evaluate", tmp_path / "run", root)
+    predicted = vit_scratch("predict", tmp_path / "run", root)
+    for result, status in ((trained, 0), (evaluated, 0), (predicted, 1)):
+        assert result.status == status, result.err
+        assert all(text in result.err for text in said), result.err
+        assert "notes.txt" not in result.err
+        assert result.err.count("not read") == 1
+    assert len(predicted.lines) == 21
+    assert "21 images" in evaluated.out
+
+
+def test_a_folder_of_heic_alone_says_what_is_missing(tmp_path, without_heif):
+    for label in ("cat", "dog"):
+        heic(tmp_path / label / "IMG_1.HEIC")
+    assert f"cat/IMG_1.HEIC ({HEIC})" in refused(
+        "train", "digits", f"--data={tmp_path}", f"--output_dir={tmp_path}-out"
+    )
+
+
+def test_nobody_waits_for_a_pipe_or_misses_what_systems_leave(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("Thumbs.db", ".DS_Store", "metadata.csv"):
+        (tmp_path / name).write_bytes(bytes(100))
+    others: list = []
+    assert list(images_in(tmp_path, others)) == []
+    assert not_read(others, tmp_path) == f"1 file in {tmp_path} not read: pipe (of no known image format)"
+
+
+def test_when_no_image_can_be_read_one_is_named_with_its_reason(tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    for path in images_in(root):
+        path.write_bytes(path.read_bytes()[:50])
+    line = refused("train", "digits", f"--data={root}", f"--output_dir={tmp_path / 'out'}")
+    assert "none of the 2 images of the train split can be read: " in line
+    assert f"{root / 'cat' / '0.png'} cannot be read: it is corrupt or truncated" in line
+
+
+def test_a_folder_without_images_is_skipped_by_name(digits_run, tmp_path):
+    for name in ("a.png", "b.png"):
+        noise(seed=1).save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    result = vit_scratch("predict", digits_run[0], tmp_path / "a.png", tmp_path / "empty", tmp_path / "b.png")
+    assert result.status == 1
+    assert [line.split("\t")[0] for line in result.lines] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert f"skipped: the folder {tmp_path / 'empty'} holds no images." in result.err
+    table = tmp_path / "table.csv"
+    result = vit_scratch("predict", digits_run[0], tmp_path / "a.png", tmp_path / "empty", "--output", table)
+    assert (result.status, table.exists()) == (1, True)
+    assert "holds no images" in result.err
+    assert "holds no images" in refused("predict", digits_run[0], tmp_path / "empty")
+    assert "there is no image or folder" in refused("predict", digits_run[0], tmp_path / "a.png", tmp_path / "none")
+
+
+# --- Which split, and which data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one", "other"), [("val", "valid"), ("test", "testing"), ("train", "training")])
+def test_two_names_of_a_split_are_refused(one, other, tmp_path):
+    for split in {"train", one, other}:
+        pets(tmp_path / split, 1)
+    line = refused("train", "digits", f"--data={tmp_path}", f"--output_dir={tmp_path}-out")
+    assert "which are both names of the" in line
+    assert {one, other} <= set(line.replace(",", "").split())
+
+
+def test_split_folders_that_differ_in_their_letters_are_refused(tmp_path):
+    for split in ("train", "val", "Val"):
+        pets(tmp_path / split, 1)
+    assert "Val and val, which name the same split" in refused(
+        "train", "digits", f"--data={tmp_path}", f"--output_dir={tmp_path}-out"
+    )
+
+
+def test_folders_beside_the_splits_are_said(tmp_path, caplog):
+    for split in ("train", "test", "rejected"):
+        pets(tmp_path / split, 1)
+    assert set(load_images(str(tmp_path))) == {"train", "test"}
+    assert f"{tmp_path} has folders that are not used: rejected." in caplog.text
+
+
+def test_a_folder_named_digits_is_not_taken_for_those_of_scikit_learn(tmp_path, monkeypatch):
+    pets(tmp_path / "digits", 1)
+    monkeypatch.chdir(tmp_path)
+    assert "give ./digits for the folder" in refused("train", "digits", "--data=digits", "--output_dir=out")
+    assert load_images("./digits")["train"].num_rows == 2
+
+
+# --- Labels in a table -----------------------------------------------------------------------------------------------
+
+
+def with_table(root, labels, kind: str = "csv", column: str = "label"):
+    rows = [{"file_name": name, column: label} for name, label in labels.items()]
+    if kind == "csv":
+        lines = [f"file_name,{column}", *(f"{row['file_name']},{row[column]}" for row in rows)]
+    else:
+        lines = [json.dumps(row) for row in rows]
+    (root / f"metadata.{kind}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def labels_by_file(dataset):
+    names = dataset.features["label"].names
+    return {row["image"]["path"].rpartition("/")[2]: names[row["label"]] for row in dataset}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("labels", [["cat", "dog", "cat"], [7, 10, 7]], ids=str)
+def test_a_table_says_which_label_an_image_has(kind, labels, tmp_path, caplog):
+    (tmp_path / "imgs").mkdir()
+    for index in range(3):
+        noise(seed=index).save(tmp_path / "imgs" / f"{index}.png")
+    with_table(tmp_path, {f"imgs/{index}.png": label for index, label in enumerate(labels)}, kind)
+    train = load_images(str(tmp_path))["train"]
+    assert labels_by_file(train) == {f"{index}.png": str(label) for index, label in enumerate(labels)}
+    assert train.features["label"].names == [str(label) for label in sorted(set(labels))]
+    assert f"the labels of the images in {tmp_path} are those of {tmp_path / f'metadata.{kind}'}" in caplog.text
+
+
+def test_a_table_of_each_split_is_read(tmp_path):
+    for split, labels in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        (tmp_path / split).mkdir()
+        for index in range(2):
+            noise(seed=index).save(tmp_path / split / f"{index}.png")
+        with_table(tmp_path / split, {f"{index}.png": label for index, label in enumerate(labels)})
+    splits = load_images(str(tmp_path))
+    assert labels_by_file(splits["train"]) == {"0.png": "cat", "1.png": "dog"}
+    assert labels_by_file(splits["test"]) == {"0.png": "dog", "1.png": "cat"}
+
+
+def test_folders_and_a_table_that_disagree_are_refused(tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    with_table(root, {"cat/0.png": "dog", "dog/0.png": "cat"})
+    line = refused("train", "digits", f"--data={root}", f"--output_dir={tmp_path / 'out'}")
+    assert f"{root / 'cat' / '0.png'} lies in the folder cat, and {root / 'metadata.csv'} says that it is dog" in line
+    with_table(root, {"cat/0.png": "cat", "dog/0.png": "dog"})
+    assert labels_by_file(load_images(str(root))["train"]) == {"0.png": "dog"}  # of each folder one
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"0.png": "cat", "none.png": "dog"}, "has rows of 1 files that are not there: none.png"),
+        ({"0.png": "cat", "1.png": ""}, "has no label for 1.png"),
+        ({"0.png": "cat", "./0.png": "dog"}, "has two labels for ./0.png, cat and dog"),
+    ],
+    ids=str,
+)
+def test_a_table_that_does_not_fit_is_refused(labels, sentence, tmp_path):
+    for index in range(2):
+        noise(seed=index).save(tmp_path / f"{index}.png")
+    with pytest.raises(ValueError, match=sentence):
+        load_images(str(with_table(tmp_path, labels)))
+
+
+def test_images_without_a_row_are_counted(tmp_path, caplog):
+    for index in range(3):
+        noise(seed=index).save(tmp_path / f"{index}.png")
+    train = load_images(str(with_table(tmp_path, {"0.png": "cat", "2.png": "dog"})))["train"]
+    assert train.num_rows == 2
+    assert f"left out 1 image in {tmp_path} without a row in {tmp_path / 'metadata.csv'}: 1.png." in caplog.text
+
+
+# --- Names in two Unicode forms --------------------------------------------------------------------------------------
+
+
+def test_names_are_compared_in_one_form(tmp_path, digits_run):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    pets(tmp_path / "train", 3, (composed, "bar"))
+    pets(tmp_path / "test", 1, (decomposed, "bar"))
+    splits = load_images(str(tmp_path))
+    assert splits["test"].features["label"].names == ["bar", composed]
+    weights = f"--class_weights={decomposed}=2,bar=1"
+    assert train(tmp_path, tmp_path / "run", weights, "--train_val_split=0.3").status == 0
+    assert vit_scratch("evaluate", tmp_path / "run", tmp_path / "test").status == 0
+    noise(seed=1).save(tmp_path / f"{composed}.png")
+    noise(seed=2).save(tmp_path / "bar.png")
+
+
+def test_a_table_names_files_in_either_form(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    noise(seed=1).save(tmp_path / decomposed)
+    noise(seed=2).save(tmp_path / "b.png")
+    train = load_images(str(with_table(tmp_path, {composed: "cat", "b.png": "dog"})))["train"]
+    assert train.num_rows == 2
