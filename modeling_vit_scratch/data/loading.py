@@ -168,8 +168,8 @@ def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
     for split, folder in folders.items():
         table = tables[split]
         assert table is not None
-        logger.warning("the labels of the images in %s are those of %s.", folder, table.path)
         found[split] = labels_of(_images(folder), folder, table), table.numbers
+        logger.warning("the labels of the images in %s are those of %s.", folder, table.path)
     numbers = all(numbers for _, numbers in found.values())
     class_names = sorted(set(found["train"][0][1]), key=int if numbers else str)
     label_of = {name: label for label, name in enumerate(class_names)}

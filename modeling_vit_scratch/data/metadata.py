@@ -5,6 +5,7 @@ The layout is that of `load_dataset("imagefolder")`: a column `file_name` has th
 on; the table lies in the folder of the data, or in that of each split.
 """
 
+import json
 import logging
 import unicodedata
 from pathlib import Path
@@ -98,7 +99,8 @@ def _read(path: Path) -> "DataFrame":
         if path.suffix == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding="utf-8")
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
         return pd.read_parquet(path)
     except Exception as error:  # pandas raises many kinds
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from error
