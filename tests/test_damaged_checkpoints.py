@@ -60,7 +60,7 @@ def test_a_pickle_is_not_read(checkpoint, picture):
 
 
 def test_a_part_that_is_missing_or_cut_is_named(digits_run, checkpoint, picture):
-    ViTScratchForImageClassification.from_pretrained(digits_run[0]).save_pretrained(checkpoint, max_shard_size="100KB")
+    ViTScratchForImageClassification.from_pretrained(digits_run[0]).save_pretrained(checkpoint, max_shard_size="20KB")
     (checkpoint / NAME).unlink(missing_ok=True)
     index = checkpoint / f"{NAME}.index.json"
     part = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))[-1]
