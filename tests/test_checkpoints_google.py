@@ -260,6 +260,12 @@ def test_an_image_size_that_cannot_be_read_is_asked_for(lineage, case):
         golden_cases.imported(lineage, case, config_overrides={})
 
 
+def test_an_image_size_is_said_in_either_way():
+    one = golden_cases.imported("big_vision", "sincos2d", config_overrides={"image_size": 12})
+    other = golden_cases.imported("big_vision", "sincos2d", config_overrides={}, image_size=12)
+    assert one.model.config.to_dict() == other.model.config.to_dict()
+
+
 def test_an_image_size_that_does_not_fit_the_positions_is_refused():
     with pytest.raises(ValueError, match=r"positional_embedding is \(1, 9, 8\) and must be \(1, 25, 8\)"):
         golden_cases.imported("big_vision", "tok", config_overrides={"image_size": 20})

@@ -83,9 +83,8 @@ def read_checkpoint(
     lineage = recognise(opened, format)
     with understanding(opened):
         reading = lineage.read(opened, facts)
-        if (
-            image_size is not None and "image_size" in {*reading.unknown} - facts.keys()
-        ):  # the one way to say it does for the other
+        # The one way to say it does for the other.
+        if image_size is not None and "image_size" in {*reading.unknown} - facts.keys():
             facts["image_size"] = image_size if isinstance(image_size, int) else list(image_size)
             reading = lineage.read(opened, facts)
         check_known(opened, reading, facts)
