@@ -243,6 +243,8 @@ def example_files(examples: Sequence[str], folder: Path, own: str = "") -> list[
     if not names:
         return []
     sources, result = ImageSources(names), []
+    if sources.not_read:
+        raise ValueError(f"of the examples, {sources.not_read[0]}.")
     for index in range(len(sources)):
         place = folder / f"{index + 1:02} {for_file_name(Path(sources.name(index)).stem)}.png"
         image = read_image(sources[index])
