@@ -146,9 +146,7 @@ class TokenMerging:
         # The mean over heads of the keys says what a patch is (ToMe, section 3).
         self.metric = key.detach().mean(dim=1)[:, self.before.num_prefix_tokens :]  # (B, M, D / A)
         bias = self.before.log_sizes(query.dtype)  # (B, T)
-        if query.shape[0] == 0:  # PyTorch's own kernel takes no mask of no images
-            output, probabilities = self.kernel(module, query, key, value, None, **kwargs)
-        elif self.adds_mask:
+        if self.adds_mask:
             mask = bias[:, None, None].expand(-1, 1, query.shape[2], -1)  # (B, 1, T, T)
             output, probabilities = self.kernel(module, query, key, value, mask, **kwargs)
         else:

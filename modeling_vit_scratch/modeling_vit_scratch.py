@@ -413,8 +413,8 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         """Step 4, all blocks: (B, T, D) -> (B, T, D), or only the tokens that the pooler takes, where these are few."""
         config = self.config
         maps_wanted = bool(kwargs.get("output_attentions", config.output_attentions))
-        if maps_wanted:
-            # Of all kernels only the eager one has the maps, so it runs while they are asked for.
+        if maps_wanted or x.shape[0] == 0:
+            # Of all kernels only the eager one has the maps, and takes a batch without images.
             config = copy.copy(config)
             config._attn_implementation = "eager"
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)

@@ -125,8 +125,7 @@ def read_masks(
         tokens = attention_mask.bool()
         prefix = tokens[:, :num_prefix_tokens]
         patches = tokens[:, num_prefix_tokens:] if patches is None else tokens[:, num_prefix_tokens:] & patches
-    # PyTorch's own attention kernel takes no mask of no images.
-    return TokenMasks(prefix, patches, extent) if batch else TokenMasks()
+    return TokenMasks(prefix, patches, extent)
 
 
 def patch_extent(patch_mask: Tensor, grid_size: tuple[int, int]) -> Tensor:

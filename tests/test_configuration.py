@@ -472,11 +472,6 @@ def test_names_are_never_dropped_for_a_number_of_labels(name, tmp_path):
         reloaded(tiny(), tmp_path, id2label=TRIPLE, **{name: 5})
 
 
-def test_names_of_labels_have_one_number_each():
-    with pytest.raises(ValueError, match="label2id has 'cat': 0 and id2label 0: 'dog'; leave label2id out"):
-        ViTScratchConfig(id2label={0: "dog", 1: "cat"}, label2id={"dog": 0, "cat": 0})
-
-
 @pytest.mark.parametrize("config_class", [ViTConfig, ViTScratchConfig])
 def test_labels_of_a_dataset_override_those_of_a_checkpoint(config_class, tmp_path):
     # As in the image classification example of transformers, keys and indices as strings included.

@@ -481,14 +481,14 @@ def edited(name, old, new):
         (without("layers_vit_scratch.py"), "lacks layers_vit_scratch.py, without which others cannot use it"),
         (without("modeling_vit_scratch.py"), "lacks modeling_vit_scratch.py, without which others cannot use it"),
         (without("model.safetensors"), "has no whole weights in safetensors: No such file"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 5000), "has no whole weights in safetensors: "),
+        (lambda folder: os.truncate(folder / "model.safetensors", 5000), "/model.safetensors is cut short"),
     ],
     ids=["config", "json", "type", "auto_map", "processor", "layers", "code", "weights", "cut"],
 )
 def test_what_others_could_not_use_is_not_published(hub, ada, copy, damage, said):
     damage(copy)
     line = refused("push", copy, "pets")
-    assert f"{copy} {said}" in line
+    assert f"{copy} {said}" in line or f"{copy}{said}" in line
     assert hub.requests == []
 
 

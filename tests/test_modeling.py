@@ -230,12 +230,16 @@ def test_a_batch_may_be_empty(task, fields):
     first = next(iter(outputs.values()))
     assert (first[0] if isinstance(first, tuple) else first).shape[0] == 0
     if task is ViTScratchForImageClassification:
-        assert outputs.logits.shape == (0, 9)
+        assert model(images()[:0]).logits.shape == (0, 9)
+        assert model.train()(images()[:0], labels=torch.zeros(0, dtype=torch.long)).logits.shape == (0, 9)
 
 
-@pytest.mark.parametrize("fields", [{"token_merging": 3}, {"patch_dropout": 0.5}, {"drop_path_rate": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"token_merging": 3}, {"patch_dropout": 0.5}, {"drop_path_rate": 0.2}, {"pooling": "attention"}], ids=str
+)
 def test_an_empty_batch_may_be_padded_merged_and_trained_on(fields):
-    for model in (tiny(**fields),):
+    for mode in (False, True):
+        model = tiny(**fields).train(mode)
         for masks in ({}, {"patch_attention_mask": padding_mask()[:0]}, {"attention_mask": torch.ones(0, 21)}):
             assert model(images()[:0], interpolate_pos_encoding=True, **masks).logits.shape == (0, 9)
 

@@ -207,7 +207,7 @@ def _images(folder: Path) -> list[Path]:
     """The images of a folder; says which other files are there."""
     others: list[Path] = []
     files = list(images_in(folder, others))
-    if others:
+    if others and files:
         logger.warning("%s.", not_read(others, folder))
     return files
 

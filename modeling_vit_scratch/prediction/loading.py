@@ -217,14 +217,14 @@ def _check_files(checkpoint: Checkpoint) -> None:
             f"{checkpoint} holds the additions of LoRA alone, and no model: name the checkpoint that the run ended "
             f"with{merged}, in which they are merged."
         )
-    files = {path.name for path in place.glob("*.safetensors")}
+    files = {SAFE_WEIGHTS_NAME} & {path.name for path in place.iterdir()}
     index = place / SAFE_WEIGHTS_INDEX_NAME
-    if index.is_file() and SAFE_WEIGHTS_NAME not in files:
+    if index.is_file() and not files:
         try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{index} is no index of weights, or damaged: {COPY_AGAIN}.") from error
-        lacking = sorted(parts - files)
+        lacking = sorted(name for name in files if not (place / name).is_file())
         if lacking:
             raise ValueError(f"{checkpoint} lacks {lacking[0]}, which {index.name} names: {COPY_AGAIN}.")
     for name in sorted(files):
