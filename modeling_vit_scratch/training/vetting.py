@@ -1,17 +1,15 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Settings that transformers, accelerate or torch would refuse in the middle of a run, tried before it begins."""
+"""Settings that transformers, accelerate or torch would refuse in the middle of a run, tried before it begins.
+
+Help, which needs none of this, does not wait for what is imported in the functions.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations.integration_utils import (
-    INTEGRATION_TO_CALLBACK,
-    get_available_reporting_integrations,
-)
-from transformers.utils import is_liger_kernel_available
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
 
 # Where to log -> what to install, if the names differ.
 PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet_ml", "flyte": "flytekit", "kubeflow": "kubeflow-sdk"}
@@ -37,6 +35,11 @@ def check_report_to(report_to: str | list[str] | None) -> None:
     Raises:
         ValueError: with what to install, or the names that there are.
     """
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
     for name in [report_to] if isinstance(report_to, str) else report_to or []:
         if name in ("all", "none"):
             continue
@@ -50,23 +53,28 @@ def check_report_to(report_to: str | list[str] | None) -> None:
             )
 
 
-def check_packages(arguments: TrainingArguments) -> None:
+def check_packages(arguments: "TrainingArguments") -> None:
     """Refuse settings that need a package that is not installed.
 
     Raises:
         ValueError: with what to install.
     """
+    from transformers.utils import is_liger_kernel_available
+
     check_report_to(arguments.report_to)
     if arguments.use_liger_kernel and not is_liger_kernel_available():
         raise ValueError("use_liger_kernel=True needs a package that is not installed: pip install liger-kernel.")
 
 
-def check_schedule(trainer: Trainer) -> None:
+def check_schedule(trainer: "Trainer") -> None:
     """Refuse an optimizer or a scheduler that could not be made, by making them for a model of one number.
 
     Raises:
         ValueError: with what is wrong.
     """
+    import torch
+    from transformers import Trainer, get_scheduler
+
     args = trainer.args
     with settings_of_others():
         Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, trainer.model))
