@@ -6,7 +6,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from pictures import encoded, noise, plain, row
 
-from modeling_vit_scratch.data.columns import images_and_labels, relabelled
+from modeling_vit_scratch.data.columns import images_and_labels, label_column, relabelled
 from modeling_vit_scratch.data.images import read_image
 
 FILES = [encoded(plain(index, mode="L")) for index in range(6)]
@@ -259,3 +259,15 @@ def test_a_message_names_five_classes_at_most():
     dataset = loaded(labels(list(range(10))))["train"]
     with pytest.raises(ValueError, match=r"the 1000 classes a0, a1, a2, a3, a4, …: 0, 1, 2, 3, 4, …\.$"):
         relabelled(dataset, [f"a{index}" for index in range(1000)], "pets")
+
+
+def test_labels_inside_of_a_json_are_not_offered():
+    names = {"__key__": Value("string"), "__url__": Value("string"), "json": {"label": Value("int64")}}
+    with pytest.raises(
+        ValueError, match=r"its columns are json \(struct\); labels inside of json are not read"
+    ) as error:
+        label_column(Features(names), None, "shards")
+    assert "__key__" not in str(error.value)
+    assert label_column(Features({**names, "cls": Value("int64")}), None, "shards") == "cls"
+    with pytest.raises(ValueError, match="has no column '__key__'"):
+        label_column(Features(names), "__key__", "shards")

@@ -102,6 +102,8 @@ def label_column(features: Features, given: str | None, source: str) -> str:
 def _column(
     features: Features, given: str | None, names: tuple[str, ...], fits: Callable[[Any], bool], kind: str, source: str
 ) -> str:
+    # The names of a sample and of its shard (__key__, __url__) are of WebDataset, not of people.
+    features = Features({name: feature for name, feature in features.items() if not name.startswith("__")})
     existing = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
     if given is not None:
         if given not in features:
@@ -114,7 +116,9 @@ def _column(
     if usual or len(fitting) == 1:
         return (usual or fitting)[0]
     if not fitting:
-        raise ValueError(f"{source} has no column that could hold the {kind}s; its columns are {existing}.")
+        hidden = kind == "label" and "json" in features
+        hint = "; labels inside of json are not read: write them as .cls files" if hidden else ""
+        raise ValueError(f"{source} has no column that could hold the {kind}s; its columns are {existing}{hint}.")
     raise ValueError(
         f"{source} has several columns that could hold the {kind}s; its columns are {existing}. Name one with "
         f"--{kind}_column_name."
