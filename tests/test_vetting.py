@@ -217,3 +217,42 @@ def test_every_schedule_of_transformers_goes_with_muon(scheduler, command, tmp_p
         flags.append(f"--lr_scheduler_kwargs={json.dumps(NEED[scheduler])}")
     result = vit_scratch(*command, f"--output_dir={tmp_path / 'run'}", *flags)
     assert result.status == 0, result.err
+
+
+# --- What was there before -------------------------------------------------------------------------------------------
+
+UNFIT = "--label_smoothing_factor=2"  # the loss refuses it, in the first step
+
+
+def test_a_run_is_overwritten_by_one_that_makes_a_step(command, tmp_path):
+    output = tmp_path / "run"
+    assert vit_scratch(*command, f"--output_dir={output}").status == 0
+    before = contents(output)
+    overwrite = [*command, f"--output_dir={output}", "--overwrite_output_dir"]
+    assert "label_smoothing" in refused_late(*overwrite, UNFIT)
+    assert contents(output) == before
+    assert vit_scratch(*overwrite, "--seed=3").status == 0
+    assert contents(output).keys() == before.keys()
+    assert contents(output) != before
+
+
+def test_a_run_goes_on_by_its_own_command_after_one_with_an_unfit_setting(command, tmp_path, monkeypatch):
+    output, step = tmp_path / "run", ViTTrainer.training_step
+    command = [*command, f"--output_dir={output}", "--num_train_epochs=2", "--per_device_train_batch_size=8"]
+    epoch = 3  # steps
+
+    def fail_later(self, *arguments, **options):
+        if self.state.global_step == epoch:
+            raise ValueError("there is no room for a second epoch.")
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ViTTrainer, "training_step", fail_later)
+        refused_late(*command)
+    before = contents(output)
+    assert any(name.startswith("checkpoint-") for name in before)
+    assert "label_smoothing" in refused_late(*command, "--resume_from_checkpoint=true", UNFIT)
+    assert contents(output) == before
+    result = vit_scratch(*command)
+    assert result.status == 0
+    assert "resumed" in result.out

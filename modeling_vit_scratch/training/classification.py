@@ -94,7 +94,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     trainer.add_callback(ImagesOfRun(images.fingerprint, images_per_step(training)))
     say(training, [*images.news, origin, *tuned, *plan(trainer, splits, varied), ""])
     keep = checkpoint is not None or not training.overwrite_output_dir
-    with claimed_output_dir(training, recipe, keep=keep, begun=lambda: trainer.state.global_step > 0):
+    with claimed_output_dir(trainer, recipe, keep=keep):
         remember(training, images.known)
         with stop.listening():
             trainer.train(resume_from_checkpoint=checkpoint)

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from ..data.columns import listed, one_form
 from ..data.images import read_image
@@ -39,6 +39,7 @@ INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
 LOCK = f"{INCOMPLETE}-lock"
 PICTURE = "training.png"
 RECIPE = "recipe.yaml"
+SET_ASIDE = f"{INCOMPLETE}-before"  # of the run that is overwritten, until the first step
 SAMPLE = "sample.png"
 SAMPLE_SIZE = (512, 512)
 # Seconds after which a network file system shows to one machine what another one wrote.
@@ -64,6 +65,7 @@ RUN_FILES = (
     PICTURE,
     RECIPE,
     SAMPLE,
+    SET_ASIDE,
     STATE,
 )
 
@@ -270,33 +272,74 @@ def _inputs(recipe: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def claimed_output_dir(
-    arguments: TrainingArguments, recipe: dict[str, Any], *, keep: bool, begun: Callable[[], bool]
-) -> Iterator[None]:
+def claimed_output_dir(trainer: Trainer, recipe: dict[str, Any], *, keep: bool) -> Iterator[None]:
     """Make the output folder or empty it, note in it which run it belongs to, and keep other runs out meanwhile.
 
+    What was there is set aside until a step is made: what fails before leaves the folder as it was.
+
     Args:
-        arguments: with the output folder, which `check_output_dir` let through in every process.
+        trainer: with the output folder, which `check_output_dir` let through in every process.
         recipe: the settings of this run.
         keep: leave the checkpoints that are there, to go on from them.
-        begun: whether a step was made; what fails before leaves nothing.
 
     Raises:
         ValueError: if the processes are on machines that do not see the same folder, or another run is going on in it.
     """
+    arguments: Any = trainer.args
     output = Path(arguments.output_dir or "")
-    before, missing = set(os.listdir(output)) if output.is_dir() else set(), _missing(output)
+    missing = _missing(output)
+    first_step = _FirstStep(output / SET_ASIDE)
+    trainer.add_callback(first_step)
     arguments.distributed_state.wait_for_everyone()
     try:
-        with _claimed(arguments, recipe, output, keep):
+        _check_shared(arguments)
+        holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
+        with locked(output / LOCK, arguments.distributed_state, holds), _cleared(arguments, recipe, keep, first_step):
             yield
-    except Exception as error:
-        if begun():
+    except BaseException as error:
+        if first_step.made:
             raise
         if arguments.process_index == 0:
-            _take_back(output, before, missing)
+            _remove_folders(missing)
         with settings_of_others():
             raise error
+
+
+@contextmanager
+def _cleared(
+    arguments: TrainingArguments, recipe: dict[str, Any], keep: bool, first_step: "_FirstStep"
+) -> Iterator[None]:
+    """The folder, which this run has to itself, with the recipe; as it was if there is an error before a step."""
+    output, kept = Path(arguments.output_dir or ""), set[str]()
+    if arguments.process_index == 0:
+        _set_aside(output, keep)
+        kept = set(os.listdir(output))
+        write_recipe(recipe, output / INCOMPLETE)
+        os.replace(output / INCOMPLETE, output / RECIPE)
+    arguments.distributed_state.wait_for_everyone()
+    try:
+        yield
+    except BaseException:
+        if arguments.process_index == 0 and not first_step.made:
+            _take_back(output, kept)
+        raise
+    first_step.settle(arguments)  # where there was no step left to make
+
+
+class _FirstStep(TrainerCallback):
+    """Whether a step was made; then what the folder held before is deleted."""
+
+    def __init__(self, old: Path):
+        self.old = old
+        self.made = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.settle(args)
+
+    def settle(self, arguments: Any) -> None:
+        if not self.made and arguments.process_index == 0 and self.old.exists():
+            delete(self.old)
+        self.made = True
 
 
 @contextmanager
@@ -316,12 +359,14 @@ def _missing(output: Path) -> list[Path]:
     return [path for path in (output, *output.absolute().parents) if not path.exists()]
 
 
-def _take_back(output: Path, before: set[str], missing: list[Path]) -> None:
-    """Delete what a run that never began wrote into its folder, and the folders that were missing."""
-    for path in output.iterdir() if output.is_dir() else ():
-        if _is_ours(path.name) and path.name not in before:
+def _take_back(output: Path, kept: set[str]) -> None:
+    """Delete what a run that never began wrote into its folder, and put back what it set aside."""
+    for path in list(output.iterdir()):
+        if _is_ours(path.name) and path.name not in kept:
             delete(path)
-    _remove_folders(missing)
+    for path in (output / SET_ASIDE).iterdir():
+        os.replace(path, output / path.name)
+    (output / SET_ASIDE).rmdir()
 
 
 def _remove_folders(made: list[Path]) -> None:
@@ -330,19 +375,15 @@ def _remove_folders(made: list[Path]) -> None:
             path.rmdir()
 
 
-@contextmanager
-def _claimed(arguments: TrainingArguments, recipe: dict[str, Any], output: Path, keep: bool) -> Iterator[None]:
-    _check_shared(arguments)
-    holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
-    with locked(output / LOCK, arguments.distributed_state, holds):
-        if arguments.process_index == 0:
-            for path in output.iterdir():
-                if _is_ours(path.name) and path.name != LOCK and (not keep or path.name.startswith(INCOMPLETE)):
-                    delete(path)
-            write_recipe(recipe, output / INCOMPLETE)
-            os.replace(output / INCOMPLETE, output / RECIPE)
-        arguments.distributed_state.wait_for_everyone()
-        yield
+def _set_aside(output: Path, keep: bool) -> None:
+    """Move what this run does not go on from out of its way; of an earlier start that was killed, delete it."""
+    for path in list(output.iterdir()):
+        if path.name.startswith(INCOMPLETE) and path.name != LOCK:
+            delete(path)
+    (output / SET_ASIDE).mkdir()
+    for path in list(output.iterdir()):
+        if path.name == RECIPE or (_is_ours(path.name) and not keep and path.name not in (LOCK, SET_ASIDE)):
+            os.replace(path, output / SET_ASIDE / path.name)
 
 
 def _check_shared(arguments: TrainingArguments) -> None:
