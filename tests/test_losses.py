@@ -181,6 +181,13 @@ def test_the_name_of_a_class_may_have_an_equals_sign():
     assert class_weights("a=b=2", ["a", "a=b"], np.array([0, 1])).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "setting", ['"dog, small"=2,cat=3', 'cat=3, "dog, small"=2', '{"dog, small": 2, "cat": 3}'], ids=str
+)
+def test_a_class_with_a_comma_is_named_as_in_csv_or_json(setting):
+    assert class_weights(setting, ["cat", "dog, small"], np.array([0, 1])).tolist() == [3, 2]
+
+
 UNKNOWN = r"class_weights must be 'auto' or class=weight,…, with classes of the data \(cat, dog, hot dog\); got "
 
 
@@ -195,6 +202,11 @@ UNKNOWN = r"class_weights must be 'auto' or class=weight,…, with classes of th
         ("cat=1,", rf"{UNKNOWN}''\."),
         ("", rf"{UNKNOWN}''\."),
         ("cat=heavy", r"class_weights has no number for 'cat': 'heavy'\."),
+        ("cat=1,cat=2", r"class_weights has two weights for 'cat': keep one of them\."),
+        ('{"cat": 1, "cat": 2}', r"class_weights has two weights for 'cat': keep one of them\."),
+        ('{"cat": null}', r"class_weights has no number for 'cat': None\."),
+        ('{"wolf": 1}', UNKNOWN + r"'wolf'\."),
+        ("cat=1\ndog=2", UNKNOWN + r"'cat=1\\ndog=2'\."),
         ("cat=", r"class_weights has no number for 'cat': ''\."),
         ("cat=-1", r"class_weights must be 0 or more, and not all 0, got 'cat=-1'\."),
         ("cat=nan", r"class_weights must be 0 or more, and not all 0, got 'cat=nan'\."),

@@ -15,8 +15,8 @@ from modeling_vit_scratch.training.trainer import ViTTrainer
 
 # Every setting of transformers, decided: what is refused if it is not as it must be, what another test is about, and
 # what is transformers' or torch's own affair, and works.
-REFUSED = {*MUST_BE_OFF, *MUST_BE_ON, "train_sampling_strategy", "hub_strategy"}
-NO_EFFECT = {"length_column_name", "do_train", "do_eval", "do_predict", "use_cache", "label_names", "local_rank"}
+REFUSED = {*MUST_BE_OFF, *MUST_BE_ON, "train_sampling_strategy", "hub_strategy", "label_names"}
+NO_EFFECT = {"length_column_name", "do_train", "do_eval", "do_predict", "use_cache", "local_rank"}
 WORK = {
     "output_dir",
     "per_device_train_batch_size",
@@ -50,7 +50,6 @@ WORK = {
     "liger_kernel_config",
     "neftune_noise_alpha",
     "torch_empty_cache_steps",
-    "auto_find_batch_size",
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
@@ -71,7 +70,6 @@ WORK = {
     "eval_delay",
     "per_device_eval_batch_size",
     "eval_on_start",
-    "eval_use_gather_object",
     "eval_accumulation_steps",
     "include_for_metrics",
     "save_only_model",
@@ -102,7 +100,6 @@ WORK = {
     "dataloader_persistent_workers",
     "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context",
-    "dataloader_in_order",
     "ddp_find_unused_parameters",
     "ddp_bucket_cap_mb",
     "ddp_broadcast_buffers",
@@ -144,6 +141,23 @@ def command(tmp_path):
             ["--use_liger_kernel=true"],
             "use_liger_kernel=True needs a package that is not installed: pip install liger-kernel",
         ),
+        (["--eval_use_gather_object=true"], "eval_use_gather_object=True would gather .* in pieces"),
+        (["--auto_find_batch_size=true"], "auto_find_batch_size=True would make smaller batches"),
+        (["--dataloader_in_order=false"], "dataloader_in_order=False would leave the order of the images to chance"),
+        (["--label_names=label"], "label_names must be left out, got label"),
+        (["--debug=tpu_metrics_debug"], "debug tpu_metrics_debug needs a TPU"),
+        (["--dataloader_multiprocessing_context=spawn"], "spawn is for processes that load images"),
+        (
+            ['--accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 3}}'],
+            "give gradient_accumulation_steps",
+        ),
+        (["--optim_args=fused"], "optim_args must be name=value,…, got 'fused'"),
+        (["--label_smoothing_factor=-0.1"], "label_smoothing_factor must be between 0 and 1, got -0.1"),
+        (["--label_smoothing_factor=2"], "label_smoothing_factor must be between 0 and 1, got 2.0"),
+        (["--learning_rate=inf"], "learning_rate must be 0 or more, got inf"),
+        (["--weight_decay=nan"], "weight_decay must be 0 or more, got nan"),
+        (["--max_grad_norm=nan"], "max_grad_norm must be 0 or more, got nan"),
+        (["--eval_strategy=steps", "--eval_steps=-3"], "eval_steps must be above 0, got -3"),
         (["--lr_scheduler_type=cosine_with_min_lr"], "min_lr or min_lr_rate should be set"),
         (["--lr_scheduler_type=cosine", '--lr_scheduler_kwargs={"rate": 3}'], "these settings cannot be used here: "),
     ],
@@ -221,7 +235,7 @@ def test_every_schedule_of_transformers_goes_with_muon(scheduler, command, tmp_p
 
 # --- What was there before -------------------------------------------------------------------------------------------
 
-UNFIT = "--label_smoothing_factor=2"  # the loss refuses it, in the first step
+UNFIT = "--neftune_noise_alpha=-1"  # torch refuses it, in the first step
 
 
 def test_a_run_is_overwritten_by_one_that_makes_a_step(command, tmp_path):
@@ -229,7 +243,7 @@ def test_a_run_is_overwritten_by_one_that_makes_a_step(command, tmp_path):
     assert vit_scratch(*command, f"--output_dir={output}").status == 0
     before = contents(output)
     overwrite = [*command, f"--output_dir={output}", "--overwrite_output_dir"]
-    assert "label_smoothing" in refused_late(*overwrite, UNFIT)
+    assert "uniform_" in refused_late(*overwrite, UNFIT)
     assert contents(output) == before
     assert vit_scratch(*overwrite, "--seed=3").status == 0
     assert contents(output).keys() == before.keys()
@@ -251,7 +265,7 @@ def test_a_run_goes_on_by_its_own_command_after_one_with_an_unfit_setting(comman
         refused_late(*command)
     before = contents(output)
     assert any(name.startswith("checkpoint-") for name in before)
-    assert "label_smoothing" in refused_late(*command, "--resume_from_checkpoint=true", UNFIT)
+    assert "uniform_" in refused_late(*command, "--resume_from_checkpoint=true", UNFIT)
     assert contents(output) == before
     result = vit_scratch(*command)
     assert result.status == 0

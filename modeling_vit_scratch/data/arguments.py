@@ -75,7 +75,9 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Weights of the classes in the loss: 'auto' (so that each class counts alike, however many images "
-            "it has in the train split), or 'cat=1,dog=2.5'. The best checkpoint is then chosen by macro F1 by default."
+            "it has in the train split), or 'cat=1,dog=2.5', where a class with a comma stands in quotation marks, "
+            "'\"cat, black\"=2,dog=1', or JSON, '{\"cat, black\": 2}'. The best checkpoint is then chosen by macro F1 "
+            "by default."
         },
     )
     strict_images: bool = field(

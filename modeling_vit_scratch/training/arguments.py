@@ -21,10 +21,13 @@ MUST_BE_OFF = {
     "bf16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
     "fp16_full_eval": "would round the weights themselves, and the checkpoint would be saved rounded",
     "batch_eval_metrics": "is for metrics that add up by batches, ours need a whole split",
+    "eval_use_gather_object": "would gather what a model makes of images in pieces, and metrics are of the whole",
+    "auto_find_batch_size": "would make smaller batches in the middle of a run, and a run goes on by its steps",
 }
 MUST_BE_ON = {
     "average_tokens_across_devices": "would weigh an image by the process that gets it",
     "eval_do_concat_batches": "would leave a split in pieces, and metrics are of the whole",
+    "dataloader_in_order": "would leave the order of the images to chance, and a resumed run repeats it",
 }
 # What pre-training on images without labels has no use for, and why.
 NOT_IN_PRETRAINING = {
@@ -227,6 +230,10 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         check_range(self, ("layer_decay",), "above 0 and at most 1")
         check_range(self, ("ema_decay",), "at least 0 and below 1")
         check_range(self, ("muon_learning_rate",), "above 0")
+        check_range(self, ("learning_rate", "weight_decay", "max_grad_norm", "eval_delay"), "0 or more")
+        check_range(self, ("label_smoothing_factor",), "between 0 and 1")
+        check_range(self, ("eval_steps", "logging_steps", "save_steps"), "above 0")
+        check_range(self, ("dataloader_num_workers",), "0 or more")
 
     def _settle_workers(self) -> None:
         if self.dataloader_num_workers is None:

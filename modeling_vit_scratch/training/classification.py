@@ -51,7 +51,7 @@ from .run_folder import (
 from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .starting import build_model
 from .trainer import ViTTrainer
-from .vetting import check_packages, check_schedule, settings_of_others
+from .vetting import check_schedule, check_settings, settings_of_others
 
 
 def train(arguments: Arguments) -> dict[str, float]:
@@ -70,7 +70,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     began = time.monotonic()
     check_finetuning(arguments)
     training = arguments.training
-    check_packages(training)
+    check_settings(training)
     settle_metric(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)

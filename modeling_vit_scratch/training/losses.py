@@ -2,6 +2,8 @@
 """What a classifier is trained to make small, and the weights that make up for rare classes."""
 
 import csv
+import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +55,8 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
     Args:
         setting: "auto" for weights in inverse proportion to the number of images of each class, 1 on the average image
             (a class without images, which only the validation split can have, weighs 1, too); or "cat=1,dog=2.5", where
-            a class that is not named has the weight 1, and one with a comma stands in quotation marks, as in CSV.
+            a class that is not named has the weight 1, and one with a comma stands in quotation marks, as in CSV; or an
+            object of JSON, {"cat": 1}.
         label_names: the K classes.
         labels: (N,) of the train split.
 
@@ -67,18 +70,37 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
         weights[seen] = len(labels) / (seen.sum() * counts[seen])
         return torch.from_numpy(weights).float()
     named = dict.fromkeys(map(one_form, label_names), 1.0)
-    for item in next(csv.reader([setting], skipinitialspace=True)) or [""]:
-        name, _, value = item.rpartition("=")
-        name = one_form(name.strip())
+    given: set[str] = set()
+    for item, name, value in _weights_given(setting):
+        name = one_form(name)
         if name not in named:
             raise ValueError(
                 f"class_weights must be 'auto' or class=weight,…, with classes of the data ({listed(label_names)}); "
-                f"got {item.strip()!r}."
+                f"got {item!r}."
             )
+        if name in given:
+            raise ValueError(f"class_weights has two weights for {name!r}: keep one of them.")
+        given.add(name)
         try:
             named[name] = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             raise ValueError(f"class_weights has no number for {name!r}: {value!r}.") from None
     if not all(0 <= weight < float("inf") for weight in named.values()) or not any(named.values()):
         raise ValueError(f"class_weights must be 0 or more, and not all 0, got {setting!r}.")
     return torch.tensor([named[one_form(name)] for name in label_names])
+
+
+def _weights_given(setting: str) -> list[tuple[str, str, Any]]:
+    """What a setting says: the text of each item, the class and its weight."""
+    try:
+        pairs = json.loads(setting, object_pairs_hook=list)  # a dictionary would drop a class that is named twice
+        if setting.lstrip().startswith("{"):
+            return [(name, name, value) for name, value in pairs]
+    except ValueError:
+        pass  # no JSON
+    try:
+        items = next(csv.reader([setting], skipinitialspace=True)) or [""]
+    except csv.Error:
+        items = [setting]
+    parts = [(item.strip(), item.rpartition("=")) for item in items]
+    return [(item, name.strip(), value) for item, (name, _, value) in parts]

@@ -45,7 +45,7 @@ from .run_folder import (
 from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
-from .vetting import check_packages, check_schedule, settings_of_others
+from .vetting import check_schedule, check_settings, settings_of_others
 
 METRIC = "validation_loss"
 # Images in the picture.
@@ -65,7 +65,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     """
     began = time.monotonic()
     training = arguments.training
-    check_packages(training)
+    check_settings(training)
     settle(arguments)
     recipe = recipe_of(arguments)
     checkpoint = resume_point(training, recipe)

@@ -141,6 +141,7 @@ class ViTTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
             generator=torch.Generator(),  # or each start of workers would draw from the one that training draws from
         )
         # The batches are shared out already.

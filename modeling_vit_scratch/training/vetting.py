@@ -53,17 +53,34 @@ def check_report_to(report_to: str | list[str] | None) -> None:
             )
 
 
-def check_packages(arguments: "TrainingArguments") -> None:
-    """Refuse settings that need a package that is not installed.
+def check_settings(arguments: "TrainingArguments") -> None:
+    """Refuse settings that need a package that is not installed, or would end a run at its first validation.
 
     Raises:
-        ValueError: with what to install.
+        ValueError: with what to install, or what to leave out.
     """
-    from transformers.utils import is_liger_kernel_available
+    from transformers.debug_utils import DebugOption
+    from transformers.utils import is_liger_kernel_available, is_torch_xla_available
 
     check_report_to(arguments.report_to)
     if arguments.use_liger_kernel and not is_liger_kernel_available():
         raise ValueError("use_liger_kernel=True needs a package that is not installed: pip install liger-kernel.")
+    if DebugOption.TPU_METRICS_DEBUG in arguments.debug and not is_torch_xla_available():
+        raise ValueError("debug tpu_metrics_debug needs a TPU and torch_xla: leave it out.")
+    if arguments.label_names not in (None, ["labels"]):
+        raise ValueError(
+            f"label_names must be left out, got {' '.join(arguments.label_names)}: models of this package take labels."
+        )
+    if arguments.dataloader_multiprocessing_context is not None and not arguments.dataloader_num_workers:
+        raise ValueError(
+            f"dataloader_multiprocessing_context {arguments.dataloader_multiprocessing_context} is for processes that "
+            "load images, and dataloader_num_workers is 0: leave it out, or have some."
+        )
+    if "num_steps" in (cast(Any, arguments.accelerator_config).gradient_accumulation_kwargs or {}):
+        raise ValueError("num_steps in accelerator_config is not taken: give gradient_accumulation_steps.")
+    for item in filter(None, (arguments.optim_args or "").split(",")):
+        if "=" not in item:
+            raise ValueError(f"optim_args must be name=value,…, got {item!r}.")
 
 
 def check_schedule(trainer: "Trainer") -> None:
