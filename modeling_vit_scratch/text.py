@@ -71,3 +71,9 @@ def for_file_name(text: str) -> str:
     known = text.encode(sys.getfilesystemencoding(), "backslashreplace").decode(sys.getfilesystemencoding())
     name = re.sub(r'[<>:"/\\|?*]', "_", for_terminal(known).strip().lstrip("."))
     return name.encode("utf-8")[:MOST_BYTES].decode("utf-8", "ignore").rstrip(" .") or "_"
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what it is of, in the plural unless it is one: "1 image", "1,200 classes"."""
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number:,} {what if number == 1 else plural}"

@@ -333,7 +333,7 @@ def test_the_confusion_matrix_drops_no_image():
             LABELS[:3],
             "of 2 of 3 images are NaN or",
         ),
-        (np.array([[0, np.inf, 0, 0]]), LABELS[:1], "the logits of 1 of 1 images are NaN or infinite."),
+        (np.array([[0, np.inf, 0, 0]]), LABELS[:1], "the logits of 1 of 1 image are NaN or infinite."),
         (np.zeros((3, 4)), np.array([0, 4, 5]), "from 0 to 3 for 4 classes; 2 of 3 are not, the first is 4."),
         (np.zeros((3, 4)), np.array([0, -100, 3]), "labels must be from 0 to 3 .* the first is -100."),
         (np.zeros((1, 4)), np.array([1.0]), "labels must be whole numbers, one class per image, got float64."),

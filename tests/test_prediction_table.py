@@ -160,7 +160,7 @@ def test_a_table_is_replaced_when_the_new_one_is_whole(checkpoint, digits, tmp_p
     assert sorted(os.listdir(tmp_path)) == [path.name, f"{path.name}.parts"]
     monkeypatch.setitem(writing.OUTPUT_WRITERS, suffix, write)
     result = vit_scratch(*command)
-    assert (result.status, result.err) == (0, "vit-scratch predict: goes on: 1 of 1 images were done before.\n")
+    assert (result.status, result.err) == (0, "vit-scratch predict: goes on: 1 of 1 image done before.\n")
     assert len(READERS[suffix](path)) == 1
     assert os.listdir(tmp_path) == [path.name]
 
@@ -424,7 +424,7 @@ def test_the_same_command_goes_on_after_a_kill_without_computing_again(
     monkeypatch.setattr(prediction.Classifier, "_top", lambda *given: (computed.append(len(given[1])), top(*given))[1])
     result = vit_scratch(*command)  # with parts of another size, which those that were begun keep
     assert result.status == 1
-    assert result.err.splitlines()[0] == "vit-scratch predict: goes on: 40 of 100 images were done before."
+    assert result.err.splitlines()[0] == "vit-scratch predict: goes on: 40 of 100 images done before."
     assert sum(computed) == 59
     assert (tmp_path / "table.csv").read_text() == expected
     assert len(read_csv(tmp_path / "table.csv.skipped.csv")) == 1

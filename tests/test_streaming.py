@@ -360,7 +360,7 @@ def test_an_image_that_cannot_be_read_gives_way_to_one_of_its_batch(tmp_path):
         BadImageError, match=r"2\.png of a\.tar is empty.* Repair or delete it, or leave out --strict_images"
     ):
         streamed(stream, strict=True).__getitems__(batch)
-    with pytest.raises(BadImageError, match="none of the 1 images of a batch can be read"):
+    with pytest.raises(BadImageError, match="none of the 1 image of a batch can be read"):
         streamed(stream).__getitems__([batch[place]])
 
 

@@ -16,7 +16,7 @@ from runs import CHECKPOINT, vit_scratch
 from transformers import AutoConfig
 
 from modeling_vit_scratch import cli
-from modeling_vit_scratch.text import for_code, for_csv, for_file_name, for_markdown, for_terminal
+from modeling_vit_scratch.text import counted, for_code, for_csv, for_file_name, for_markdown, for_terminal
 
 EVIL = "a\x1b[2J\x07\n\u202eb\x9b"
 SHOWN = "a\\x1b[2J\\x07\\n\\u202eb\\x9b"
@@ -267,3 +267,10 @@ def test_files_are_utf_8_whatever_the_locale(folder):
 )
 def test_code_in_markdown(text, code):
     assert for_code(text) == code
+
+
+@pytest.mark.parametrize(
+    ("number", "what", "said"), [(1, "image", "1 image"), (0, "image", "0 images"), (1200, "class", "1,200 classes")]
+)
+def test_what_is_counted_is_in_the_plural_unless_it_is_one(number, what, said):
+    assert counted(number, what) == said

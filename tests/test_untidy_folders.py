@@ -215,7 +215,7 @@ def test_folders_and_a_table_that_disagree_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ({"0.png": "cat", "none.png": "dog"}, "has rows of 1 files that are not there: none.png"),
+        ({"0.png": "cat", "none.png": "dog"}, "names 1 file not found: none.png"),
         ({"0.png": "cat", "1.png": ""}, "has no label for 1.png"),
         ({"0.png": "cat", "./0.png": "dog"}, "has two labels for ./0.png, cat and dog"),
     ],

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..machine import keep_freed_memory
-from ..text import for_terminal, show
+from ..text import counted, for_terminal, show
 from .parsing import (
     SOME_IMAGES_BAD,
     Parser,
@@ -76,5 +76,5 @@ def _write_predictions(options: dict[str, Any]) -> int:
     if written is None:  # in another process than the first
         return 0
     skipped = f", {written.bad:,} skipped ({written.bad_list})" if written.bad else ""
-    show([f"{written.predicted:,} images written to {options['output']}{skipped}"])
+    show([f"{counted(written.predicted, 'image')} written to {options['output']}{skipped}"])
     return SOME_IMAGES_BAD if written.bad or written.not_read else 0

@@ -22,6 +22,7 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from ..machine import own_cores
+from ..text import counted
 from .columns import listed
 from .images import MOST_NAMED, BadImageError, decoded, pillow_silent
 
@@ -102,13 +103,15 @@ def check_images(splits: DatasetDict, *, strict: bool, known: KnownImages = NO_I
         bad = found.bad
         if bad and strict:
             raise ValueError(
-                f"{len(bad):,} of the {dataset.num_rows:,} images of the {name} split cannot be read; repair or delete "
-                f"them, or leave out --strict_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
+                f"{len(bad):,} of the {counted(dataset.num_rows, 'image')} of the {name} split cannot be read; repair "
+                f"or delete them, or leave out --strict_images. {' '.join(list(bad.values())[:MOST_NAMED])}"
                 + (" …" if len(bad) > MOST_NAMED else "")
             )
         if len(bad) == dataset.num_rows:
             reason = next(iter(bad.values()), "")
-            raise ValueError(f"none of the {dataset.num_rows:,} images of the {name} split can be read: {reason}")
+            raise ValueError(
+                f"none of the {counted(dataset.num_rows, 'image')} of the {name} split can be read: {reason}"
+            )
         left_out += list(bad.values())
         good = np.delete(np.arange(dataset.num_rows), list(bad))
         result[name] = dataset.select(good) if bad else dataset

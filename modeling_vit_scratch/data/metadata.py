@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from datasets import Features
 
+from ..text import counted
 from .columns import label_column, listed, one_form
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _labels(path: Path, table: "DataFrame", column: str) -> LabelTable:
         numbers = numbers and label.lstrip("-").isdecimal()
     missing = [name for name in labels if not _is_there(path.parent / name)]
     if missing:
-        raise ValueError(f"{path} has rows of {len(missing):,} files that are not there: {listed(missing)}.")
+        raise ValueError(f"{path} names {counted(len(missing), 'file')} not found: {listed(missing)}.")
     return LabelTable(path, labels, numbers)
 
 

@@ -21,6 +21,7 @@ from datasets import ClassLabel, DatasetDict, Features, IterableDataset, load_da
 from datasets import Image as ImageFeature
 from torch.utils.data import Sampler
 
+from ..text import counted
 from .columns import image_column, label_column, listed, only_images, undecoded, with_labels
 from .images import BadImageError, read_image
 from .loading import is_digits, reason_of
@@ -151,7 +152,9 @@ class StreamBatches(Sampler[list[tuple[int, Row]]]):
         self.num_processes, self.process_index = num_processes, process_index
         self.sizes = stream.sizes(num_processes)
         if min(self.sizes) == 0:
-            raise ValueError(f"{stream.source} has {stream.num_rows} images, fewer than the {num_processes} processes.")
+            raise ValueError(
+                f"{stream.source} has {counted(stream.num_rows, 'image')}, fewer than the {num_processes} processes."
+            )
         self.num_batches = -(-max(self.sizes) // batch_size)
         self.epoch = 0
 
@@ -215,7 +218,7 @@ class StreamedImages(TrainingImages):
                 found.append(None)
         readable = [row for row in found if row is not None]
         if not readable:
-            raise BadImageError(f"none of the {len(drawn)} images of a batch can be read. {unreadable[0]}")
+            raise BadImageError(f"none of the {counted(len(drawn), 'image')} of a batch can be read. {unreadable[0]}")
         substitutes = iter(readable * len(drawn))
         rows = [dict(row or next(substitutes)) for row in found]
         rows[0][UNREADABLE] = unreadable

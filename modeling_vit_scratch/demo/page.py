@@ -26,7 +26,7 @@ from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
 from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
 from ..prediction.writing import write_predictions
-from ..text import for_file_name, for_markdown
+from ..text import counted, for_file_name, for_markdown
 from .uploads import MOST_IMAGES, names_url, read_upload
 
 # Classes that are shown of an image, and written to the CSV of many.
@@ -173,7 +173,9 @@ def build_page(answers: Answers, examples: Sequence[str]) -> gr.Blocks:
     names = [for_markdown(name) for name in answers.classifier.label_names[:MOST_NAMED]]
     more = len(answers.classifier.label_names) - len(names)
     classes = ", ".join(names) + (f" and {more:,} more" if more else "")
-    head = f"An image classifier that tells apart **{len(answers.classifier.label_names):,} classes**: {classes}."
+    head = (
+        f"An image classifier that tells apart **{counted(len(answers.classifier.label_names), 'class')}**: {classes}."
+    )
     with Page(title=answers.title, analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as page:
         _markdown(f"# {for_markdown(answers.title)}\n\n{head}")
         with gr.Tab("One image"):

@@ -19,6 +19,7 @@ from ..data.loading import is_unlabelled_folder, load_unlabelled
 from ..evaluation.results import ALL
 from ..evaluation.scoring import labelled_split
 from ..prediction.reading import Reader
+from ..text import counted
 
 BATCH = 16
 
@@ -60,7 +61,7 @@ class Calibration:
                 label_column_name=self.label_column_name,
             )
         total, taken = dataset.num_rows, min(self.images, dataset.num_rows)
-        number = f"{taken:,} images" if taken == total else f"{taken:,} of the {total:,} images"
+        number = counted(taken, "image") if taken == total else f"{taken:,} of the {counted(total, 'image')}"
         where = f"of {name_of(self.data)}" if shown == ALL else f"of the {shown} split of {name_of(self.data)}"
         return dataset.select(np.arange(taken) * total // taken), f"{number} {where}"
 

@@ -23,6 +23,8 @@ from datasets import Features, Value
 from datasets import Sequence as ListOf
 from torch import Tensor
 
+from ..text import counted
+
 TOP_K = 5
 # Guo et al. 2017, arXiv 1706.04599: Table 1 is computed with this many bins.
 CALIBRATION_BINS = 15
@@ -296,7 +298,9 @@ def _check_outcome(outcome: Outcome) -> None:
     if len(outcome.predictions) == 0:
         raise ValueError("metrics need at least one image, got none.")
     if outcome.broken:
-        raise ValueError(f"the logits of {outcome.broken} of {len(outcome.predictions)} images are NaN or infinite.")
+        raise ValueError(
+            f"the logits of {outcome.broken} of {counted(len(outcome.predictions), 'image')} are NaN or infinite."
+        )
 
 
 def _check_range(name: str, classes: np.ndarray, num_labels: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import Dataset
 
-from ..text import for_terminal
+from ..text import counted, for_terminal
 from .metrics import Outcome, per_class_report
 
 ALL = "all"  # in place of a split's name: images that no split divides
@@ -43,7 +43,7 @@ def results_lines(results: SplitResults | None, metrics: dict[str, float]) -> li
         rows = per_class_report(results.outcome, results.labels, [for_terminal(name) for name in results.label_names])
         width = max(len("class"), *(len(row.label) for row in rows))
         which = "all" if results.name == ALL else f"{results.name} split,"
-        lines += [f"{which} {results.dataset.num_rows:,} images:"]
+        lines += [f"{which} {counted(results.dataset.num_rows, 'image')}:"]
         lines += [f"{'class':<{width}}  precision  recall      f1  images"]
         lines += [
             f"{row.label:<{width}}  {row.precision:>9.2%} {row.recall:>7.2%} {row.f1:>7.2%} {row.support:>7,}"

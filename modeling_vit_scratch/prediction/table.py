@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..data.images import BadImageError
 from ..hub import Checkpoint
 from ..locking import locked
-from ..text import for_table
+from ..text import counted, for_table
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources, file_states
 from .writing import (
@@ -106,7 +106,7 @@ def predict_table(
     written = None
     with parts.claimed(state):
         if state.is_main_process and parts.num_done():
-            say(f"goes on: {parts.num_done():,} of {len(sources):,} images were done before.")
+            say(f"goes on: {parts.num_done():,} of {counted(len(sources), 'image')} done before.")
         _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
         state.wait_for_everyone()
         if state.is_main_process:

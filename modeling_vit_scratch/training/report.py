@@ -14,7 +14,7 @@ from transformers.trainer_utils import SchedulerType
 from ..card import describe
 from ..data.streaming import ImageStream
 from ..machine import idle_gpus
-from ..text import show
+from ..text import counted, show
 from .arguments import TrainingArguments
 
 # Class counts on one line up to this many classes; beyond, their range.
@@ -70,18 +70,18 @@ def split_line(name: str, dataset: Any, arguments: TrainingArguments) -> str:
     """How many images a split has, and of which classes."""
     names = dataset.features["label"].names if "label" in dataset.features else []
     if isinstance(dataset, ImageStream):
-        classes = f" of {len(names):,} classes" if names else ""
-        return f"{name:<10} {dataset.num_rows:,} images{classes}, {dataset.described(arguments.world_size)}"
+        classes = f" of {counted(len(names), 'class')}" if names else ""
+        return f"{name:<10} {counted(dataset.num_rows, 'image')}{classes}, {dataset.described(arguments.world_size)}"
     if not names:
-        return f"{name:<10} {dataset.num_rows:,} images"
+        return f"{name:<10} {counted(dataset.num_rows, 'image')}"
     counts = np.bincount(np.asarray(dataset["label"][:]), minlength=len(names))
     if len(names) <= MOST_CLASSES_LISTED:
         classes = ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))
     else:
         fewest, most = counts.min(), counts.max()
-        each = f"{most:,} image{'s' if most > 1 else ''}" if fewest == most else f"{fewest:,} to {most:,} images"
+        each = counted(most, "image") if fewest == most else f"{fewest:,} to {most:,} images"
         classes = f"{len(names):,} classes of {each} each"
-    return f"{name:<10} {dataset.num_rows:,} images: {classes}"
+    return f"{name:<10} {counted(dataset.num_rows, 'image')}: {classes}"
 
 
 class EpochReport(TrainerCallback):

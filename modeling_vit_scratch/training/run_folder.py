@@ -27,6 +27,7 @@ from ..folders import check_not_an_input, delete, lies_in, open_to_others
 from ..locking import locked
 from ..presets import is_preset
 from ..pushing import STATE
+from ..text import counted
 from .arguments import TrainingArguments
 from .card import FinishedRun, write_model_card
 from .finetuning import ADAPTER
@@ -194,9 +195,9 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
     before = [label for _, label in sorted(id2label.items(), key=lambda item: int(item[0]))]
     if [one_form(label) for label in before] != [one_form(label) for label in label_names]:
         raise ValueError(
-            f"{checkpoint} was trained on the {len(before):,} classes {listed(before)}, and the data has the "
-            f"{len(label_names):,} classes {listed(label_names)}: start anew in another --output_dir, with --model "
-            f"{checkpoint} to fine-tune it."
+            f"{checkpoint} was trained on the {counted(len(before), 'class')} {listed(before)}, and the data has the "
+            f"{counted(len(label_names), 'class')} {listed(label_names)}: start anew in another --output_dir, with "
+            f"--model {checkpoint} to fine-tune it."
         )
 
 

@@ -15,6 +15,7 @@ from ..initialization_vit_scratch import renew
 from ..layers_vit_scratch import height_width
 from ..overrides import parse_overrides
 from ..prediction.loading import find_model, load_configuration, load_model, load_processor, loading
+from ..text import counted
 from .arguments import ModelArguments
 
 # Parts of the body that a checkpoint of another job lacks: only classifiers pool, only pre-training masks.
@@ -83,7 +84,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
     return (
         model,
         processor,
-        f"loaded     {start.source}, with a new head for the {len(label_names):,} classes of the data",
+        f"loaded     {start.source}, with a new head for the {counted(len(label_names), 'class')} of the data",
     )
 
 
