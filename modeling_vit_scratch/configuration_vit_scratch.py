@@ -193,7 +193,7 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         self._validate_names(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
-            self.label2id = {str(label): int(index) for index, label in self.id2label.items()}
+            self.label2id = _indices(self.id2label)
         self.set_output_features_output_indices(out_features, out_indices)
         self.validate_architecture()
 
@@ -203,6 +203,8 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         number = kwargs.get("num_labels", kwargs.get("num_classes"))
         if number is not None and kwargs.get("id2label") is not None and len(kwargs["id2label"]) != number:
             raise ValueError(_disagreement(number, kwargs["id2label"]))
+        if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
+            kwargs["label2id"] = _indices(kwargs["id2label"])  # those that were saved are of other names
         names = config_dict.get("id2label")
         if number is not None and names is not None and len(names) != number:
             logger.warning("num_labels=%s: the %s names of the saved labels are not its.", number, len(names))
@@ -375,6 +377,10 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
         written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
         written.pop("use_cache", None)
         return {**written, "auto_map": dict(AUTO_MAP)}
+
+
+def _indices(id2label: dict) -> dict[str, int]:
+    return {str(label): int(index) for index, label in id2label.items()}
 
 
 def _disagreement(num_labels: int | None, id2label: dict | None) -> str:

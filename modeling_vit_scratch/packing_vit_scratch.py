@@ -98,13 +98,15 @@ def read_masks(
     rows, columns = grid_size
     num_patches = rows * columns
     num_tokens = num_prefix_tokens + num_patches
-    if attention_mask is not None and num_prefix_tokens and tuple(attention_mask.shape) == (batch, num_patches):
-        warnings.warn(
-            "attention_mask has one number for each patch: that is the patch_attention_mask now, and will be refused "
-            "in the next release.",
-            FutureWarning,
-            stacklevel=2,
-        )
+    of_patches = attention_mask is not None and tuple(attention_mask.shape) == (batch, num_patches)
+    if of_patches and patch_attention_mask is None:
+        if num_prefix_tokens:  # else each token is a patch, and the two masks are one
+            warnings.warn(
+                "attention_mask has one number for each patch: that is the patch_attention_mask now, and will be "
+                "refused in the next release.",
+                FutureWarning,
+                stacklevel=2,
+            )
         attention_mask, patch_attention_mask = None, attention_mask
     prefix = patches = extent = None
     if patch_attention_mask is not None:

@@ -472,6 +472,12 @@ def test_names_are_never_dropped_for_a_number_of_labels(name, tmp_path):
         reloaded(tiny(), tmp_path, id2label=TRIPLE, **{name: 5})
 
 
+def test_names_that_override_saved_ones_bring_their_indices(tmp_path):
+    back = reloaded(tiny(id2label={0: "old", 1: "older"}), tmp_path, id2label=TRIPLE)
+    assert back.id2label == TRIPLE
+    assert back.label2id == {"dog": 0, "cat": 1, "eel": 2}
+
+
 @pytest.mark.parametrize("config_class", [ViTConfig, ViTScratchConfig])
 def test_labels_of_a_dataset_override_those_of_a_checkpoint(config_class, tmp_path):
     # As in the image classification example of transformers, keys and indices as strings included.

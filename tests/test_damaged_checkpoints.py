@@ -69,8 +69,25 @@ def test_a_part_that_is_missing_or_cut_is_named(digits_run, checkpoint, picture)
     assert f"{checkpoint / part} is cut short or damaged" in refused("predict", checkpoint, picture)
     (checkpoint / part).unlink()
     assert f"{checkpoint} lacks {part}, which {index.name} names" in refused("predict", checkpoint, picture)
-    index.write_text("{", encoding="utf-8")
-    assert f"{index} is no index of weights, or damaged" in refused("predict", checkpoint, picture)
+    for damaged in ("{", '{"weight_map": {}}', '{"weight_map": {"a": 3}}'):
+        index.write_text(damaged, encoding="utf-8")
+        assert f"{index} is no index of weights, or damaged" in refused("predict", checkpoint, picture)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_settings_that_are_not_whole_are_named(name, checkpoint, picture):
+    whole = (checkpoint / name).read_bytes()
+    for content in (b"", whole[:-9], b"\xff\xfe", b"[]", b"version https://git-lfs.github.com/spec/v1\n"):
+        (checkpoint / name).write_bytes(content)
+        line = refused("predict", checkpoint, picture)
+        assert f"{checkpoint / name} is not a valid JSON file: copy or download it again" in line
+
+
+def test_weights_that_are_cut_are_no_import(checkpoint, tmp_path):
+    (checkpoint / NAME).write_bytes((checkpoint / NAME).read_bytes()[:-9])
+    sentence = f"{checkpoint / NAME} is not a whole safetensors file: copy or download it again"
+    assert sentence in refused("import", checkpoint, tmp_path / "out")
+    assert sentence in refused("export", checkpoint, tmp_path / "out", "--format", "timm")
 
 
 def test_the_additions_of_lora_alone_are_no_model(checkpoint, picture):

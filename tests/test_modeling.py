@@ -211,6 +211,22 @@ def test_a_mask_of_patches_by_its_old_name_still_does_and_says_so(task):
         assert_same(model(images(), attention_mask=padding_mask()), expected)
 
 
+def test_where_each_token_is_a_patch_the_two_masks_are_one():
+    # With fitted positions, too: each image gets those that it would get alone.
+    model = tiny(**NO_CLS)
+    alone = model(images(1, 12, 35), interpolate_pos_encoding=True).logits
+    batch, mask = 100 * images(1), torch.zeros(1, 4, 5)
+    batch[:, :, :12], mask[:, :2] = images(1, 12, 35), 1
+    for name in ("attention_mask", "patch_attention_mask"):
+        logits = model(batch, interpolate_pos_encoding=True, **{name: mask.flatten(1)}).logits
+        torch.testing.assert_close(logits, alone, atol=1e-5, rtol=0)
+
+
+def test_a_mask_by_its_old_name_does_not_replace_the_one_by_its_new_name():
+    with pytest.raises(ValueError, match=r"attention_mask .* \(2, 21\), got \(2, 20\)"):
+        tiny()(images(), attention_mask=torch.ones(2, 20), patch_attention_mask=padding_mask())
+
+
 @pytest.mark.parametrize("fields", [{}, NO_CLS, {"token_merging": 2}, {"num_register_tokens": 2}], ids=str)
 def test_what_is_not_attended_to_changes_nothing_but_itself(fields):
     model, inputs = tiny(**fields), images().requires_grad_()

@@ -174,7 +174,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
     except Exception as error:
-        raise ValueError(f"{file} is not a whole safetensors file: {_sentence(error)}") from error
+        raise ValueError(f"{file} is not a whole safetensors file: copy or download it again.") from error
 
 
 def _read_torch(file: Path) -> Mapping[str, Any]:

@@ -18,7 +18,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import (
+    CONFIG_NAME,
+    IMAGE_PROCESSOR_NAME,
+    PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+)
 
 from ..finite import check_weights
 from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
@@ -94,6 +100,7 @@ def load_configuration(checkpoint: Checkpoint, trust_remote_code: bool = False) 
         ValueError: if it cannot be loaded.
     """
     with loading(checkpoint):
+        _check_json(checkpoint.place / CONFIG_NAME)
         return AutoConfig.from_pretrained(str(checkpoint.place), trust_remote_code=trust_remote_code)
 
 
@@ -110,6 +117,8 @@ def load_processor(checkpoint: Checkpoint, trust_remote_code: bool = False) -> B
                 f"it has no image processor ({IMAGE_PROCESSOR_NAME}), so it is not known how images are prepared for "
                 "the model; save one there with its save_pretrained."
             )
+        for name in PROCESSOR_FILES:
+            _check_json(checkpoint.place / name)
         return AutoImageProcessor.from_pretrained(str(checkpoint.place), trust_remote_code=trust_remote_code)
 
 
@@ -222,6 +231,8 @@ def _check_files(checkpoint: Checkpoint) -> None:
     if index.is_file() and not files:
         try:
             files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not files or not all(isinstance(name, str) for name in files):
+                raise ValueError("no names of files")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{index} is no index of weights, or damaged: {COPY_AGAIN}.") from error
         lacking = sorted(name for name in files if not (place / name).is_file())
@@ -233,6 +244,22 @@ def _check_files(checkpoint: Checkpoint) -> None:
                 pass
         except Exception as error:  # of a type of the library's own
             raise ValueError(f"{place / name} {_damage(place / name)}.") from error
+
+
+def _check_json(path: Path) -> None:
+    """Refuse settings that are not whole, by the name of their file; libraries do not always name it.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if not path.is_file():
+        return
+    try:
+        whole = isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is not a valid JSON file: {COPY_AGAIN}.")
 
 
 def _damage(path: Path) -> str:
