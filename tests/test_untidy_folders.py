@@ -3,10 +3,12 @@
 
 import json
 import os
+import shutil
 import unicodedata
 
 import pillow_heif
 import pytest
+from datasets import Dataset
 from pictures import noise
 from PIL import Image
 from runs import SMALL, refused, vit_scratch
@@ -127,6 +129,117 @@ def test_a_folder_without_images_is_skipped_by_name(digits_run, tmp_path):
     assert "there is no image or folder" in refused("predict", digits_run[0], tmp_path / "a.png", tmp_path / "none")
 
 
+def accounts(root, run, output, sentence: str, images: int):
+    """Train on, score and predict a folder: each says the sentence once, and sees as many images."""
+    trained, scored = train(root, output), vit_scratch("evaluate", run, root)
+    predicted = vit_scratch("predict", run, root)
+    for result in (trained, scored, predicted):
+        assert result.err.count(sentence) == 1, result.err
+    assert (trained.status, scored.status, predicted.status) == (0, 0, 1)
+    assert f"all {images} images" in scored.out
+    assert len(predicted.lines) == images
+
+
+@pytest.fixture(scope="module")
+def pets_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pets")
+    assert train(pets(folder / "pets"), folder / "run").status == 0
+    return folder / "run"
+
+
+def test_heic_says_what_is_missing_whatever_its_name_and_wherever_it_lies(pets_run, tmp_path, without_heif):
+    named, renamed = heic(tmp_path / "a.HEIC"), tmp_path / "b.jpg"
+    shutil.copy(named, renamed)
+    result = vit_scratch("predict", pets_run, named, renamed)
+    assert result.status == 1
+    assert f"skipped: {named} is {HEIC}." in result.err
+    assert f"skipped: {renamed} is {HEIC}." in result.err
+    with pytest.raises(images.BadImageError, match="row 3 is HEIC, which is read after pip install"):
+        read_image({"bytes": named.read_bytes(), "path": "row 3"})
+
+
+def test_no_extra_is_asked_for_that_is_installed(tmp_path):
+    (tmp_path / "a.heic").write_bytes(heic(tmp_path / "whole.heic").read_bytes()[:40])
+    with pytest.raises(images.BadImageError) as raised:
+        read_image(tmp_path / "a.heic")
+    assert "pip install" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("cat/a.svg", b"<?xml version='1.0'?>\n<svg width='9' height='9'/>\n", "SVG, a drawing, which has no pixels"),
+        ("cat/a.pdf", b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\n", "PDF, a document"),
+        ("cat/a.parquet", b"PAR1" + bytes(60), "a parquet file, to be given by itself"),
+        ("a.bin", bytes(99), "of no known image format"),
+    ],
+    ids=["svg", "pdf", "parquet", "beside classes"],
+)
+def test_each_kind_of_file_is_said_alike_by_every_verb(name, content, reason, pets_run, tmp_path):
+    root = pets(tmp_path / "pets")
+    (root / name).write_bytes(content)
+    accounts(root, pets_run, tmp_path / "out", f"1 file in {root} not read: {name} ({reason})", 20)
+
+
+def test_class_folders_that_are_links_are_read_by_every_verb(pets_run, tmp_path):
+    root = pets(tmp_path / "pets")
+    (root / "dog").rename(tmp_path / "elsewhere")
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    assert load_images(str(root))["train"].num_rows == 20
+    assert len(vit_scratch("predict", pets_run, root).lines) == 20
+
+
+def test_a_link_beside_images_is_said(pets_run, tmp_path):
+    root = pets(tmp_path / "pets")
+    (root / "cat" / "more").symlink_to(root / "dog")
+    said = f"1 folder in {root} not read: cat/more (a link to a folder, not followed)"
+    accounts(root, pets_run, tmp_path / "out", said, 20)
+
+
+def test_links_in_a_circle_end(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    noise(seed=1).save(pets(one, 0).joinpath("cat", "0.png"))
+    other.mkdir()
+    (one / "dog" / "up").symlink_to(one)
+    (one / "dog" / "other").symlink_to(other)
+    (other / "back").symlink_to(one)
+    others: list = []
+    assert list(images_in(one, others)) == [one / "cat" / "0.png"]
+    assert others == [one / "dog" / "other" / "back", one / "dog" / "up"]
+
+
+def test_a_folder_that_cannot_be_opened_is_said(tmp_path, monkeypatch):
+    root, scandir = pets(tmp_path, 1), os.scandir
+
+    def closed(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    others: list = []
+    assert list(images_in(root, others)) == [root / "cat" / "0.png"]
+    assert not_read(others, root) == f"1 folder in {root} not read: dog (a folder that cannot be opened)"
+
+
+def test_what_lies_beside_the_folders_of_splits_is_said(tmp_path, caplog, without_heif):
+    for split in ("train", "test"):
+        pets(tmp_path / split, 1)
+    heic(tmp_path / "s.HEIC")
+    noise(seed=1).save(tmp_path / "s.png")
+    assert load_images(str(tmp_path))["train"].num_rows == 2
+    assert f"1 file in {tmp_path} not read: s.HEIC ({HEIC})." in caplog.text
+    assert "images beside the folders of its splits, which are not used: s.png." in caplog.text
+
+
+def test_class_folders_beside_files_of_many_images_are_said(tmp_path, caplog):
+    root = pets(tmp_path / "pets", 2)
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in images_in(root)]
+    Dataset.from_dict({"image": rows, "label": [0, 0, 1, 1]}).to_parquet(root / "x.parquet")
+    assert load_images(str(root))["train"].num_rows == 4
+    assert f"{root} has images beside its files of many, which are not used: cat, dog." in caplog.text
+
+
 # --- Which split, and which data -------------------------------------------------------------------------------------
 
 
@@ -159,6 +272,12 @@ def test_a_folder_named_digits_is_not_taken_for_those_of_scikit_learn(tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert "give ./digits for the folder" in refused("train", "digits", "--data=digits", "--output_dir=out")
     assert load_images("./digits")["train"].num_rows == 2
+
+
+def test_a_run_named_digits_goes_on_with_those_of_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train("digits", "digits", "--max_steps=1").status == 0
+    assert train("digits", "digits", "--max_steps=1", "--overwrite_output_dir").status == 0
 
 
 # --- Labels in a table -----------------------------------------------------------------------------------------------

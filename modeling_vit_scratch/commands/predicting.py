@@ -27,7 +27,7 @@ def predict(argv: list[str]) -> int:
     parser.add_argument(
         "images",
         nargs="+",
-        help="files, folders (all in them whose names end as images' do), parquet files, and 'patterns/**/*.jpg'",
+        help="files, folders (all images in them, whatever their names), parquet files, and 'patterns/**/*.jpg'",
     )
     parser.add_argument("--top_k", "--top-k", type=positive, default=1, help="labels per image (default: 1)")
     parser.add_argument(

@@ -23,14 +23,15 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"),
     *(".dib", ".jp2", ".j2k", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-# What telephones write, which Pillow reads with a plugin; the brands are those of `ftyp`, the first box of a file.
-HEIC_SUFFIXES = (".heic", ".heif", ".hif")
-HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# Brands of what telephones write, which Pillow reads with a plugin; they stand in `ftyp`, the first box of a file.
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 # Formats of which Pillow knows the beginning, and reads nothing without a handler that someone brings.
 WITHOUT_DECODER = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tables of labels, and what systems leave in folders: no one misses them among the images.
 NO_IMAGES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "thumbs.db", "desktop.ini")
 EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+# Pictures that begin as a text does, and are not taken for one.
+DRAWINGS = (*EPS, b"%PDF", b"<svg")
 UNKNOWN_FORMAT = "of no known image format"
 # As much of a file as says of which format it is.
 BEGINNING = 32
@@ -41,23 +42,49 @@ MOST_NAMED = 5
 def images_in(folder: Path, others: list[Path] | None = None) -> Iterator[Path]:
     """The image files of a folder and of the folders in it, in the order of their names.
 
-    They are known by their suffix, and files with another one by their first bytes. What is hidden is left out, and
-    links to folders are not followed: they may lead in a circle, or into the folder of another class.
+    They are known by their suffix, and files with another one by their first bytes. What is hidden is left out. A link
+    to a folder is followed where no images lie beside it, as class folders are, unless it leads in a circle.
 
     Args:
         folder: to look in.
-        others: a list that is given the other files, but for texts and tables, which no one takes for images.
+        others: a list that is given what else lies there and is not read, but for texts, which no one takes for images.
     """
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if is_hidden(name) or name.lower() in NO_IMAGES:
-                continue
-            if path.suffix.lower() in IMAGE_SUFFIXES or _begins_as_image(path):
-                yield path
-            elif others is not None and path.suffix.lower() != ".parquet" and not _is_text(path):
+    return _images_below(folder, [] if others is None else others, (Path(os.path.realpath(folder)),))
+
+
+def _images_below(folder: Path, others: list[Path], above: tuple[Path, ...]) -> Iterator[Path]:
+    """Walk a folder, given where it and the folders that led to it really are."""
+    closed: list[OSError] = []
+    _, folders, files = next(os.walk(folder, onerror=closed.append), ("", [], []))
+    if closed:
+        others.append(folder)
+    holds_images = False
+    for path in (Path(folder, name) for name in sorted(files)):
+        if is_image(path):
+            holds_images = True
+            yield path
+        elif is_missed(path):
+            others.append(path)
+    for path in (Path(folder, name) for name in sorted(folders) if not is_hidden(name)):
+        real = above[-1] / path.name
+        if path.is_symlink():
+            real = Path(os.path.realpath(path))
+            if holds_images or any(place.is_relative_to(real) for place in above):
                 others.append(path)
+                continue
+        yield from _images_below(path, others, (*above, real))
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its suffix or else by its first bytes."""
+    if is_hidden(path.name) or path.name.lower() in NO_IMAGES:
+        return False
+    return path.suffix.lower() in IMAGE_SUFFIXES or _begins_as_image(path)
+
+
+def is_missed(path: Path) -> bool:
+    """Whether somebody may have wanted a file that is no image to be read as one."""
+    return not (is_hidden(path.name) or path.name.lower() in NO_IMAGES or _is_text(path))
 
 
 def _begins_as_image(path: Path) -> bool:
@@ -85,24 +112,41 @@ def _is_text(path: Path) -> bool:
     """Whether a file begins as a text, and not as one that describes a picture."""
     beginning = _beginning(path)
     printable = not beginning.translate(None, bytes(range(32, 256)) + b"\t\n\r")
-    return bool(beginning) and printable and not beginning.startswith(EPS)
+    return bool(beginning) and printable and path.suffix.lower() != ".svg" and not beginning.startswith(DRAWINGS)
 
 
 def why_not_read(path: Path) -> str:
-    """Why a file that `images_in` left out is none of its images."""
+    """Why a file or folder that `images_in` left out is none of its images."""
+    if path.is_dir():
+        return "a link to a folder, not followed" if path.is_symlink() else "a folder that cannot be opened"
+    if path.suffix.lower() == ".parquet":
+        return "a parquet file, to be given by itself"
     beginning = _beginning(path)
-    if beginning[4:8] == b"ftyp" and beginning[8:12] in HEIC_BRANDS:
-        return 'HEIC, which is read after pip install "vit-scratch[heif]"'
     if beginning.startswith(EPS):
         return "EPS, a program, which is not run"
-    return UNKNOWN_FORMAT
+    if beginning.startswith(b"%PDF"):
+        return "PDF, a document"
+    if beginning.startswith(b"<svg") or (beginning and path.suffix.lower() == ".svg"):
+        return "SVG, a drawing, which has no pixels"
+    return _heic(beginning) or UNKNOWN_FORMAT
+
+
+def _heic(beginning: bytes) -> str | None:
+    """Why a file that begins as HEIC is not read; nothing of others."""
+    if beginning[4:8] != b"ftyp" or beginning[8:12] not in HEIC_BRANDS:
+        return None
+    if "HEIF" in _formats():
+        return "HEIC of a kind that pillow-heif does not read"
+    return 'HEIC, which is read after pip install "vit-scratch[heif]"'
 
 
 def not_read(others: list[Path], where: Path) -> str:
     """A sentence about the files of a folder that are not read: how many, and some of them, each with its reason."""
     named = [f"{path.relative_to(where)} ({why_not_read(path)})" for path in others[:MOST_NAMED]]
     more = ", …" if len(others) > MOST_NAMED else ""
-    return f"{len(others):,} file{'s' * (len(others) > 1)} in {where} not read: {', '.join(named)}{more}"
+    folders = sum(path.is_dir() for path in others)
+    kinds = [f"{n:,} {kind}{'s' * (n > 1)}" for n, kind in ((len(others) - folders, "file"), (folders, "folder")) if n]
+    return f"{' and '.join(kinds)} in {where} not read: {', '.join(named)}{more}"
 
 
 def is_hidden(name: str) -> bool:
@@ -178,7 +222,8 @@ def decoded(
     except FileNotFoundError as error:
         raise BadImageError(f"{name} does not exist.") from error
     except UnidentifiedImageError as error:
-        raise BadImageError(f"{name} is empty, or of no known image format.") from error
+        kind = None if formats else _heic(_beginning_of(image))
+        raise BadImageError(f"{name} is {kind or 'empty, or of no known image format'}.") from error
     except Image.DecompressionBombError as error:
         raise BadImageError(f"{name} is refused, it may be a decompression bomb: {error}") from error
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -204,6 +249,14 @@ def _image_name(image: Any) -> str:
     elif isinstance(image, dict):
         image = image["path"]
     return str(image or "the image")
+
+
+def _beginning_of(image: Any) -> bytes:
+    if isinstance(image, dict):
+        if image["bytes"] is not None:
+            return bytes(image["bytes"][:BEGINNING])
+        image = image["path"]
+    return _beginning(Path(image))
 
 
 def _image_file(image: Any, name: str) -> Any:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from ..hub import say_where_from
 from .columns import image_column, images_and_labels, listed, one_form, only_images
-from .images import UNKNOWN_FORMAT, images_in, is_hidden, not_read, why_not_read
+from .images import UNKNOWN_FORMAT, images_in, is_hidden, is_image, is_missed, not_read, why_not_read
 from .metadata import TABLES, find_table, labels_of
 from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
 
@@ -105,9 +105,10 @@ def is_digits(source: str) -> bool:
     """Whether a source is the digits that scikit-learn brings.
 
     Raises:
-        ValueError: if a folder of that name could be meant as well.
+        ValueError: if a folder of that name could be meant as well; that of a run could not.
     """
-    if source == "digits" and Path(source).is_dir():
+    is_run = any(Path(source, name).is_file() for name in RUN)
+    if source == "digits" and Path(source).is_dir() and not is_run:
         raise ValueError(
             "digits is both scikit-learn's data set and a folder here: give ./digits for the folder, or rename that."
         )
@@ -268,6 +269,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     unused += [f"{folders[split].name} (no labels)" for split in secret if split != "train"]
     if unused:
         logger.warning("%s has folders that are not used: %s.", root, listed(unused))
+    _say_beside_splits(root)
     return {split: path for split, path in folders.items() if split == "train" or split not in secret}
 
 
@@ -295,24 +297,42 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
             )
     if not any(classes.values()):
         raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
-    not_images += [path for path in folder.iterdir() if path.is_file() and _is_missed(path)]
+    not_images += _beside_folders(folder)
     if not_images:
         logger.warning("%s.", not_read(sorted(not_images), folder))
     return classes
 
 
-def _is_missed(path: Path) -> bool:
-    """Whether a file beside class folders is one that somebody may have wanted to be read."""
-    return not is_hidden(path.name) and why_not_read(path) != UNKNOWN_FORMAT
+def _beside_folders(folder: Path) -> list[Path]:
+    """The files in a folder itself that are no images, and may be missed among them."""
+    return [path for path in folder.iterdir() if not path.is_dir() and not is_image(path) and is_missed(path)]
+
+
+def _say_beside_splits(root: Path) -> None:
+    """Say which files lie beside the folders of splits, and are in none of them."""
+    unread = _beside_folders(root)
+    if unread:
+        logger.warning("%s.", not_read(sorted(unread), root))
+    images = sorted(path.name for path in root.iterdir() if path.is_file() and is_image(path))
+    if images:
+        logger.warning("%s has images beside the folders of its splits, which are not used: %s.", root, listed(images))
+
+
+def _say_beside_tables(folder: Path) -> None:
+    """Say which images lie beside parquet files or shards, which are read instead."""
+    unused = [path.name for path in _subfolders(folder) if next(images_in(path), None) is not None]
+    unused += sorted(path.name for path in folder.iterdir() if path.is_file() and is_image(path))
+    if unused:
+        logger.warning("%s has images beside its files of many, which are not used: %s.", folder, listed(unused))
 
 
 def _files_hint(folder: Path) -> str:
-    others: list[Path] = []
-    if not list(images_in(folder, others)) and any(why_not_read(path) != UNKNOWN_FORMAT for path in others):
-        return f": {not_read(others, folder)}"
     for suffix, what in ((".parquet", "parquet files"), (".tar", "WebDataset shards")):
         for file in folder.rglob(f"*{suffix}"):
             return f", but {what}: give {file.parent}"
+    others: list[Path] = []
+    if not list(images_in(folder, others)) and any(why_not_read(path) != UNKNOWN_FORMAT for path in others):
+        return f": {not_read(others, folder)}"
     return ""
 
 
@@ -350,6 +370,8 @@ def _files(path: Path) -> dict[str, Dataset]:
     """Files of many images, in splits if their names say so."""
     if path.exists():
         files = files_of_many_images(path) if path.is_dir() else [str(path)]
+        if path.is_dir():
+            _say_beside_tables(path)
     else:
         files = sorted(glob.glob(str(path)))
     if not files:

@@ -180,7 +180,8 @@ class ImageSources:
         others: list[Path] = []
         files = list(images_in(folder, others)) or sorted(folder.rglob("*.parquet"))
         yield from map(str, files)
-        others = [path for path in others if path not in files]
+        read = set(files)
+        others = [path for path in others if path not in read]
         if others:
             self.not_read.append(not_read(others, folder))
         elif not files:
