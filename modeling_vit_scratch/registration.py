@@ -48,7 +48,7 @@ class AfterImport(MetaPathFinder):
                 if module.__name__ == name:  # some loaders serve several modules
                     REGISTRATIONS[name]()
 
-            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]  # of this loader alone
         return spec
 
 

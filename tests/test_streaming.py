@@ -287,9 +287,9 @@ def test_a_broken_shard_is_named_before_anything_is_trained(tmp_path):
 
 
 def test_a_shard_without_images_is_named_if_it_is_the_first(tmp_path):
-    write_tar(tmp_path / "train-000.tar", {})
-    write_shards(tmp_path, 3, split="training")
-    assert sentence(tmp_path).startswith(f"{tmp_path}/train-000.tar could not be read as webdataset: ")
+    write_tar(tmp_path / "train-.tar", {})
+    write_shards(tmp_path, 3, split="train")
+    assert sentence(tmp_path).startswith(f"{tmp_path}/train-.tar could not be read as webdataset: ")
 
 
 def test_splits_without_train_are_refused(tmp_path):

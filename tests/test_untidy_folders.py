@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Folders as people have them: what lies there is read, whatever its name, or it is said that it is not, and why."""
 
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,8 @@ import unicodedata
 
 import pillow_heif
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from pictures import noise
 from PIL import Image
 from runs import SMALL, refused, vit_scratch
@@ -16,6 +18,10 @@ from runs import SMALL, refused, vit_scratch
 from modeling_vit_scratch.data import images
 from modeling_vit_scratch.data.images import images_in, not_read, read_image
 from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.streaming import stream_images
+from modeling_vit_scratch.inspection.explaining import _index_of
+from modeling_vit_scratch.training.arguments import ModelArguments
+from modeling_vit_scratch.training.starting import build_model
 
 HEIC = 'HEIC, which is read after pip install "vit-scratch[heif]"'
 
@@ -232,12 +238,12 @@ def test_what_lies_beside_the_folders_of_splits_is_said(tmp_path, caplog, withou
     assert "images beside the folders of its splits, which are not used: s.png." in caplog.text
 
 
-def test_class_folders_beside_files_of_many_images_are_said(tmp_path, caplog):
+def test_class_folders_beside_files_of_many_images_are_refused(tmp_path):
     root = pets(tmp_path / "pets", 2)
     rows = [{"bytes": path.read_bytes(), "path": None} for path in images_in(root)]
     Dataset.from_dict({"image": rows, "label": [0, 0, 1, 1]}).to_parquet(root / "x.parquet")
-    assert load_images(str(root))["train"].num_rows == 4
-    assert f"{root} has images beside its files of many, which are not used: cat, dog." in caplog.text
+    with pytest.raises(ValueError, match=r"holds folders of images \(cat, dog\) and files of many: move one kind away"):
+        load_images(str(root))
 
 
 # --- Which split, and which data -------------------------------------------------------------------------------------
@@ -334,9 +340,9 @@ def test_folders_and_a_table_that_disagree_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ({"0.png": "cat", "none.png": "dog"}, "names 1 file not found: none.png"),
+        ({"0.png": "cat", "none.png": "dog"}, "has rows for files that are not there: none.png"),
         ({"0.png": "cat", "1.png": ""}, "has no label for 1.png"),
-        ({"0.png": "cat", "./0.png": "dog"}, "has two labels for ./0.png, cat and dog"),
+        ({"0.png": "cat", "./0.png": "dog"}, "has two labels for ./0.png, cat and dog: keep one"),
     ],
     ids=str,
 )
@@ -352,7 +358,7 @@ def test_images_without_a_row_are_counted(tmp_path, caplog):
         noise(seed=index).save(tmp_path / f"{index}.png")
     train = load_images(str(with_table(tmp_path, {"0.png": "cat", "2.png": "dog"})))["train"]
     assert train.num_rows == 2
-    assert f"left out 1 image in {tmp_path} without a row in {tmp_path / 'metadata.csv'}: 1.png." in caplog.text
+    assert f"left out 1 image in {tmp_path} without a label: 1.png." in caplog.text
 
 
 # --- Names in two Unicode forms --------------------------------------------------------------------------------------
@@ -376,3 +382,134 @@ def test_a_table_names_files_in_either_form(tmp_path):
     noise(seed=2).save(tmp_path / "b.png")
     train = load_images(str(with_table(tmp_path, {composed: "cat", "b.png": "dog"})))["train"]
     assert train.num_rows == 2
+
+
+# --- What a review of all this found ---------------------------------------------------------------------------------
+
+
+def flat(root, number: int = 3):
+    for index in range(number):
+        path = root / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(seed=index).save(path)
+    return root
+
+
+@pytest.mark.parametrize(("one", "other"), [("test", "testing"), ("val", "valid"), ("train", "training")])
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_two_names_of_a_split_are_refused_in_the_names_of_files(one, other, streaming, tmp_path):
+    rows = {"image": [{"bytes": b"", "path": None}] * 2, "label": ["cat", "dog"]}
+    for split in {"train", one, other}:
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}-0.parquet")
+    data = f"--data={tmp_path}" if streaming == "false" else f"--data={tmp_path}/*.parquet"
+    line = refused("train", "digits", data, f"--output_dir={tmp_path}-out", f"--streaming={streaming}")
+    assert "which are both names of the" in line
+    assert {one, other} <= set(line.replace(",", "").split())
+
+
+def test_folders_named_as_labels_are_compared_with_all_labels(tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    with_table(root, {"cat/0.png": "wolf", "dog/0.png": "dog"})
+    with pytest.raises(ValueError, match=r"cat/0.png lies in the folder cat, and .*metadata.* says that it is wolf"):
+        load_images(str(root))
+
+
+def test_the_nearest_table_counts_at_any_depth(tmp_path):
+    flat(tmp_path / "imgs")
+    with_table(tmp_path / "imgs", {f"{index}.png": label for index, label in enumerate(["cat", "dog", "cat"])})
+    assert labels_by_file(load_images(str(tmp_path))["train"]) == {"0.png": "cat", "1.png": "dog", "2.png": "cat"}
+    with_table(tmp_path, {"imgs/0.png": "eel"})
+    assert load_images(str(tmp_path))["train"].features["label"].names == ["cat", "dog"]
+
+
+def test_a_table_of_some_class_folders_leaves_the_others_without_labels(tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    with_table(root / "cat", {"0.png": "dog"})
+    with pytest.raises(ValueError, match=r"dog/0.png has no table of labels beside it or above, and other images have"):
+        load_images(str(root))
+
+
+@pytest.mark.parametrize("column", ["caption", "width"])
+def test_a_table_of_other_things_is_said_and_not_used(column, tmp_path, caplog):
+    root = pets(tmp_path / "pets", 1)
+    with_table(root, {"cat/0.png": 3, "dog/0.png": 4}, column=column)
+    assert load_images(str(root))["train"].features["label"].names == ["cat", "dog"]
+    assert "metadata.csv is not used: it lacks a column of labels (--label_column_name); its columns are" in caplog.text
+    named = load_images(str(root), label_column_name=column)["train"]
+    assert named.features["label"].names == ["3", "4"]
+    (root / "metadata.csv").write_text("id,label\n1,cat\n", encoding="utf-8")
+    assert load_images(str(root))["train"].features["label"].names == ["cat", "dog"]
+    assert "it lacks one column of file_names" in caplog.text
+
+
+def test_a_column_of_files_may_say_of_what_they_are(tmp_path):
+    flat(tmp_path, 2)
+    (tmp_path / "metadata.csv").write_text("image_file_name,label\n0.png,cat\n1.png,dog\n", encoding="utf-8-sig")
+    assert labels_by_file(load_images(str(tmp_path))["train"]) == {"0.png": "cat", "1.png": "dog"}
+
+
+@pytest.mark.parametrize("name", ["../0.png", "/etc/hostname", "https://example.org/0.png", "C:\\0.png"])
+def test_a_table_names_files_in_its_own_folder(name, tmp_path):
+    flat(tmp_path, 2)
+    with pytest.raises(ValueError, match="which does not lie in the folder of the table"):
+        load_images(str(with_table(tmp_path, {"0.png": "cat", name: "dog"})))
+
+
+def test_the_separators_of_windows_do(tmp_path):
+    flat(tmp_path / "imgs", 2)
+    with_table(tmp_path, {"imgs\\0.png": "cat", "imgs\\1.png": "dog"})
+    assert load_images(str(tmp_path))["train"].num_rows == 2
+
+
+def test_a_folder_in_another_form_is_found_at_any_depth(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+    flat(tmp_path / decomposed / "sub", 2)
+    labels = {f"{composed}/sub/0.png": "cat", f"{composed}/sub/1.png": "dog"}
+    assert load_images(str(with_table(tmp_path, labels)))["train"].num_rows == 2
+    with_table(tmp_path, {**labels, "nichts-é/9.png": "dog"})
+    with pytest.raises(ValueError, match=r"has rows for files that are not there: nichts-é/9.png"):
+        load_images(str(tmp_path))
+
+
+def test_a_label_that_is_missing_is_named_by_its_row(tmp_path):
+    flat(tmp_path, 2)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "label": 1}\n{"file_name": "1.png"}\n', "utf-8")
+    with pytest.raises(ValueError, match=r"metadata.jsonl has no label for 1.png"):
+        load_images(str(tmp_path))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "label": [1, 2]}\n', "utf-8")
+    with pytest.raises(ValueError, match=r"has the label \[1, 2\] for 0.png, which is neither a text nor a whole"):
+        load_images(str(tmp_path))
+
+
+@pytest.mark.parametrize("classes", [("bus", "test", "eval"), ("bus", "train", "training")], ids=str)
+def test_classes_may_be_named_as_splits_are(classes, tmp_path):
+    pets(tmp_path, 1, classes)
+    assert load_images(str(tmp_path))["train"].features["label"].names == sorted(classes)
+
+
+def test_class_folders_beside_a_file_of_many_images_are_refused(tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    rows = {"image": [{"bytes": b"", "path": None}] * 2, "label": ["wolf", "fox"]}
+    Dataset.from_dict(rows).to_parquet(root / "old.parquet")
+    line = refused("train", "digits", f"--data={root}", f"--output_dir={tmp_path / 'out'}")
+    assert f"{root} holds folders of images (cat, dog) and files of many: move one kind away" in line
+
+
+def test_labels_of_a_stream_and_of_a_checkpoint_are_compared_in_one_form(tmp_path, digits_run):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    picture = io.BytesIO()
+    noise(seed=1).save(picture, "PNG")
+    rows = {"image": [{"bytes": picture.getvalue(), "path": None}] * 3, "label": [composed, decomposed, "bar"]}
+    features = Features({"image": ImageFeature(), "label": Value("string")})
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    stream, _ = stream_images(str(tmp_path / "train.parquet"))
+    assert stream.features["label"].names == ["bar", composed]
+
+    assert _index_of(composed, {0: "bar", 1: decomposed}) == 1
+    config = json.loads((digits_run[0] / "config.json").read_text(encoding="utf-8"))
+    checkpoint = shutil.copytree(digits_run[0], tmp_path / "checkpoint")
+    names = {number: f"{name} {decomposed}" for number, name in config["id2label"].items()}
+    indices = {name: int(number) for number, name in names.items()}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": indices}), "utf-8")
+    _, _, origin = build_model(ModelArguments(model=str(checkpoint)), [f"{number} {composed}" for number in range(10)])
+    assert "new head" not in origin

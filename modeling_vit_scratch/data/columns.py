@@ -146,7 +146,7 @@ def _class_names(dataset: Dataset, column: str) -> list[str]:
     """The class names of a label column: those it declares, or its distinct values in order."""
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
-        return [one_form(name) for name in feature.names]
+        return list(dict.fromkeys(map(one_form, feature.names)))
     return list(
         dict.fromkeys(
             one_form(value) for value in sorted(value for value in dataset.unique(column) if value is not None)

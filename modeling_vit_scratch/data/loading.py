@@ -10,6 +10,7 @@ import glob
 import io
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ from PIL import Image
 from ..hub import say_where_from
 from .columns import image_column, images_and_labels, listed, one_form, only_images
 from .images import UNKNOWN_FORMAT, images_in, is_hidden, is_image, is_missed, not_read, why_not_read
-from .metadata import TABLES, find_table, labels_of
-from .splits import SPLIT_NAMES, by_split, files_by_split, named_splits, parted
+from .metadata import TABLES, find_tables, labelled
+from .splits import SPLIT_NAMES, by_split, check_split_names, files_by_split, named_splits, parted
 
 logger = logging.getLogger(__name__)
 
@@ -156,38 +157,31 @@ def _features(class_names: list[str]) -> Features:
 
 
 def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
-    """A folder of images with a table of labels, or of class folders; or of split folders of these."""
-    folders = _folders_by_split(root)
-    whole = find_table(root, label_column_name)
-    tables = {split: whole or find_table(folder, label_column_name) for split, folder in folders.items()}
-    without = [str(folder) for split, folder in folders.items() if tables[split] is None]
-    if len(without) == len(folders):
+    """A folder of images with tables of labels, or of class folders; or of split folders of these."""
+    tables = find_tables(root, label_column_name)
+    if not tables:
         return _class_folders(root)
-    if without:
-        raise ValueError(f"{listed(without)} has no table of labels, and other splits of {root} have one: add it.")
-    found = {}
-    for split, folder in folders.items():
-        table = tables[split]
-        assert table is not None
-        found[split] = labels_of(_images(folder), folder, table), table.numbers
-        logger.warning("the labels of the images in %s are those of %s.", folder, table.path)
-    numbers = all(numbers for _, numbers in found.values())
-    class_names = sorted(set(found["train"][0][1]), key=int if numbers else str)
+    folders = by_split(_by_name(root))
+    if "train" in folders:
+        check_split_names(_by_name(root), str(root))
+    else:
+        folders = {"train": root}
+    found = labelled({folder: _images(folder) for folder in folders.values()}, tables)
+    logger.warning(
+        "the labels of the images in %s are those of %s.", root, listed(each.path for each in tables.values())
+    )
+    names = {label for _, label in found[folders["train"]]}
+    numbers = all(label.lstrip("-").isdecimal() for label in names)
+    class_names = sorted(names, key=int if numbers else str)
     label_of = {name: label for label, name in enumerate(class_names)}
     splits = {}
-    for split, ((files, names), _) in found.items():
-        unknown = sorted(set(names) - label_of.keys())
+    for split, folder in folders.items():
+        unknown = sorted({label for _, label in found[folder]} - names)
         if unknown:
             raise ValueError(f"the {split} split of {root} has labels that train lacks: {listed(unknown)}.")
-        labels = np.asarray([label_of[name] for name in names])
-        splits[split] = _in_place(root, files, _features(class_names), label=labels)
+        labels = np.asarray([label_of[label] for _, label in found[folder]])
+        splits[split] = _in_place(root, [image for image, _ in found[folder]], _features(class_names), label=labels)
     return DatasetDict(splits)
-
-
-def _folders_by_split(root: Path) -> dict[str, Path]:
-    """Split -> its folder; all is `train` if that has no folder of its own."""
-    folders = by_split(_by_name(root), str(root))
-    return folders if "train" in folders else {"train": root}
 
 
 def _by_name(root: Path) -> dict[str, Path]:
@@ -243,9 +237,11 @@ def _in_place(root: Path, files: list[Path], features: Features, **columns: np.n
 def _folders_of_images(root: Path) -> DatasetDict:
     """A folder of images at any depth, or of nothing but split folders of them."""
     subfolders = _by_name(root)
-    folders = by_split(subfolders, str(root))
-    if "train" not in folders or len(folders) < len(subfolders) or _holds_images(root):
+    folders = by_split(subfolders)
+    if "train" not in folders or not _are_splits(subfolders) or _holds_images(root):
         folders = {"train": root}
+    else:
+        check_split_names(subfolders, str(root))
     splits = {}
     for split, folder in folders.items():
         files = _images(folder)
@@ -255,14 +251,20 @@ def _folders_of_images(root: Path) -> DatasetDict:
     return DatasetDict(splits)
 
 
+def _are_splits(names: Iterable[str]) -> bool:
+    """Whether all names are of splits."""
+    return all(by_split({name: name}) for name in names)
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
     subfolders = _by_name(root)
-    folders = by_split(subfolders, str(root) if "train" in by_split(subfolders) else None)
+    folders = by_split(subfolders)
     others = subfolders.keys() - {name for names in SPLIT_NAMES.values() for name in names}
     # Beside a "bus", a "train" that has no class folders is a vehicle.
     if "train" not in folders or (others and not _subfolders(folders["train"])):
         return {"train": root}
+    check_split_names(subfolders, str(root))
     # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
     secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
     unused = [path.name for name, path in subfolders.items() if name in others]
@@ -321,6 +323,11 @@ def _say_beside_splits(root: Path) -> None:
 def _say_beside_tables(folder: Path) -> None:
     """Say which images lie beside parquet files or shards, which are read instead."""
     unused = [path.name for path in _subfolders(folder) if next(images_in(path), None) is not None]
+    if len(unused) > 1:
+        raise ValueError(
+            f"{folder} holds folders of images ({listed(unused)}) and files of many: move one kind away, or give a "
+            "pattern of the files."
+        )
     unused += sorted(path.name for path in folder.iterdir() if path.is_file() and is_image(path))
     if unused:
         logger.warning("%s has images beside its files of many, which are not used: %s.", folder, listed(unused))

@@ -1,23 +1,24 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Folders of images whose labels are in a table, `metadata.csv`, `.jsonl` or `.parquet`, as Hugging Face has them.
+"""Folders of images whose labels are in tables, `metadata.csv`, `.jsonl` or `.parquet`, as Hugging Face has them.
 
 The layout is that of `load_dataset("imagefolder")`: a column `file_name` has the paths, from the folder of the table
-on; the table lies in the folder of the data, or in that of each split.
+on. Of several tables the one nearest to an image counts, in its folder or one above.
 """
 
+import csv
 import json
 import logging
+import os
+import posixpath
+import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from datasets import Features
+from typing import Any, NamedTuple
 
 from ..text import counted
-from .columns import label_column, listed, one_form
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from .columns import LABEL_COLUMN_NAMES, listed, one_form
+from .images import is_hidden
 
 logger = logging.getLogger(__name__)
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -29,115 +30,137 @@ class LabelTable(NamedTuple):
 
     path: Path
     labels: dict[str, str]  # path of a file from the folder of the table on, in one Unicode form -> its label
-    numbers: bool  # whether the labels are whole numbers
-
-    def label(self, file: Path) -> str | None:
-        """The label of a file, if it has one."""
-        return self.labels.get(self.key(file.relative_to(self.path.parent).as_posix()))
-
-    @staticmethod
-    def key(name: str) -> str:
-        """A path as it is compared with others."""
-        return unicodedata.normalize("NFC", name.removeprefix("./"))
 
 
-def find_table(folder: Path, label_column_name: str | None = None) -> LabelTable | None:
-    """The table of labels in a folder; None if there is none, or it has no labels.
+def find_tables(root: Path, label_column_name: str | None = None) -> dict[Path, LabelTable]:
+    """The tables of labels in a folder and those in it, by the folder that each lies in; says which are not used.
 
     Raises:
-        ValueError: if there are several, or it cannot be read, or does not say which label a file has.
+        ValueError: if a folder has several, or one cannot be read, or does not say which label a file has.
     """
-    found = [folder / name for name in TABLES if (folder / name).is_file()]
-    if not found:
-        return None
-    if len(found) > 1:
-        raise ValueError(f"{folder} has {' and '.join(path.name for path in found)}: keep one of them.")
-    (path,) = found
-    table = _read(path)
-    if FILE_COLUMN not in table:
-        raise ValueError(f"{path} has no column {FILE_COLUMN!r}; its columns are {listed(table)}.")
-    rest = table.drop(columns=FILE_COLUMN)
-    try:
-        column = label_column(_features(rest), label_column_name, str(path))
-    except ValueError:
-        if label_column_name is not None or len(rest.columns):
-            raise
-        return None
-    return _labels(path, table, column)
+    tables = {}
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        names = [name for name in TABLES if name in files]
+        if len(names) > 1:
+            raise ValueError(f"{parent} has {' and '.join(names)}: keep one of them.")
+        table = _table(Path(parent, names[0]), label_column_name) if names else None
+        if table is not None:
+            tables[Path(parent)] = table
+    return tables
 
 
-def _labels(path: Path, table: "DataFrame", column: str) -> LabelTable:
+def _table(path: Path, label_column_name: str | None) -> LabelTable | None:
+    rows = _read(path)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    of_files = [name for name in columns if name == FILE_COLUMN or name.endswith(f"_{FILE_COLUMN}")]
+    of_labels = [name for name in LABEL_COLUMN_NAMES if name in columns]
+    if label_column_name is not None:
+        if label_column_name not in columns:
+            raise ValueError(f"{path} has no column {label_column_name!r}; its columns are {listed(columns)}.")
+        of_labels = [label_column_name]
+    if len(of_files) != 1 or not of_labels:
+        lacks = f"one column of {FILE_COLUMN}s" if len(of_files) != 1 else "a column of labels (--label_column_name)"
+        logger.warning("%s is not used: it lacks %s; its columns are %s.", path, lacks, listed(columns))
+        return None
     labels: dict[str, str] = {}
-    numbers = True
-    for name, value in zip(table[FILE_COLUMN], table[column], strict=True):
-        key = LabelTable.key(str(name))
-        if value is None or value != value or value == "":
+    for row in rows:
+        name, value = str(row.get(of_files[0])), row.get(of_labels[0])
+        if value is None or value == "":
             raise ValueError(f"{path} has no label for {name}: fill it in, or take the row out.")
+        if not isinstance(value, str | int):
+            raise ValueError(f"{path} has the label {value!r} for {name}, which is neither a text nor a whole number.")
         label = one_form(value)
-        if labels.setdefault(key, label) != label:
-            raise ValueError(f"{path} has two labels for {name}, {labels[key]} and {label}: keep one of them.")
-        numbers = numbers and label.lstrip("-").isdecimal()
-    missing = [name for name in labels if not _is_there(path.parent / name)]
-    if missing:
-        raise ValueError(f"{path} names {counted(len(missing), 'file')} not found: {listed(missing)}.")
-    return LabelTable(path, labels, numbers)
+        if labels.setdefault(_key(name, path), label) != label:
+            raise ValueError(f"{path} has two labels for {name}, {labels[_key(name, path)]} and {label}: keep one.")
+    return LabelTable(path, labels)
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a file is there, under this name or the same one in another Unicode form."""
-    if path.exists():
-        return True
-    if not path.parent.is_dir():
-        return not path.parent.name.isascii()  # which may have another form as well
-    wanted = unicodedata.normalize("NFC", path.name)
-    return any(unicodedata.normalize("NFC", other.name) == wanted for other in path.parent.iterdir())
-
-
-def _read(path: Path) -> "DataFrame":
-    import pandas as pd
-
+def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
-        return pd.read_parquet(path)
-    except Exception as error:  # pandas raises many kinds
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path).to_pylist()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                return list(csv.DictReader(file, restkey="", restval=""))
+            return [dict(json.loads(line)) for line in file if line.strip()]
+    except Exception as error:  # the readers raise many kinds
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def _features(table: "DataFrame") -> Features:
-    import pyarrow as pa
+def _key(name: str, table: Path) -> str:
+    """A path in a table as it is compared with others."""
+    key = posixpath.normpath(name.replace("\\", "/"))
+    if key.startswith(("/", "..")) or "://" in name or re.match("[A-Za-z]:", key):
+        raise ValueError(f"{table} names {name}, which does not lie in the folder of the table.")
+    return unicodedata.normalize("NFC", key)
 
-    try:
-        return Features.from_arrow_schema(pa.Schema.from_pandas(table, preserve_index=False))
-    except pa.ArrowException:  # a column of different kinds of things
-        return Features()
 
+def labelled(files: Mapping[Path, list[Path]], tables: Mapping[Path, LabelTable]) -> dict[Path, list[tuple[Path, str]]]:
+    """The images of some folders that have a row in a table, with their labels; says how many have none.
 
-def labels_of(files: list[Path], root: Path, table: LabelTable) -> tuple[list[Path], list[str]]:
-    """The files that have a label in a table, and these labels.
+    Folders that are named as labels are say the same thing as the tables, or one of the two is wrong.
 
-    Folders that are named as the labels are say the same thing, or one of the two is wrong.
+    Args:
+        files: folder of a split -> its images.
+        tables: those that `find_tables` found.
 
     Raises:
-        ValueError: if no file has a label, or a folder has the name of another label than a file in it.
+        ValueError: if an image has no table, a table has a row for a file that is not there, a folder has no image with
+            a label, or the name of another label than an image in it.
     """
-    found = [(file, label) for file in files if (label := table.label(file)) is not None]
-    if not found:
-        raise ValueError(f"{table.path} has a label for none of the {len(files):,} images in {root}.")
-    if len(found) < len(files):
-        known = {file for file, _ in found}
-        others = [str(file.relative_to(root)) for file in files if file not in known]
-        counted = f"{len(others):,} image{'s' * (len(others) > 1)}"
-        logger.warning("left out %s in %s without a row in %s: %s.", counted, root, table.path, listed(others))
-    names = {label for _, label in found}
-    for file, label in found:
-        folder = one_form(file.parent.name)
-        if file.parent != root and folder in names and folder != label:
-            raise ValueError(
-                f"{file} lies in the folder {folder}, and {table.path} says that it is {label}: correct the table, or "
-                "move it away to have the folders alone decide."
+    used: dict[Path, set[str]] = {table.path: set() for table in tables.values()}
+    found: dict[Path, list[tuple[Path, str]]] = {}
+    for root, images in files.items():
+        found[root], without = [], []
+        for image in images:
+            table = _nearest(image, tables)
+            if table is None:
+                raise ValueError(
+                    f"{image} has no table of labels beside it or above, and other images have one: add it to that, or "
+                    "move the tables away to have the folders decide."
+                )
+            key = unicodedata.normalize("NFC", image.relative_to(table.path.parent).as_posix())
+            if key in table.labels:
+                used[table.path].add(key)
+                found[root].append((image, table.labels[key]))
+            else:
+                without.append(image.relative_to(root))
+        if not found[root]:
+            raise ValueError(f"none of the {counted(len(images), 'image')} in {root} has a row in a table of labels.")
+        if without:
+            logger.warning(
+                "left out %s in %s without a label: %s.", counted(len(without), "image"), root, listed(without)
             )
-    return [file for file, _ in found], [label for _, label in found]
+        _check_folders(root, found[root], tables)
+    for table in tables.values():
+        _check_rows(table, sorted(table.labels.keys() - used[table.path]))
+    return found
+
+
+def _nearest(image: Path, tables: Mapping[Path, LabelTable]) -> LabelTable | None:
+    return next((tables[parent] for parent in image.parents if parent in tables), None)
+
+
+def _check_folders(root: Path, found: list[tuple[Path, str]], tables: Mapping[Path, LabelTable]) -> None:
+    folders = {one_form(image.parent.name) for image, _ in found if image.parent != root}
+    if folders.isdisjoint(label for _, label in found):
+        return  # they are no classes
+    for image, label in found:
+        folder = one_form(image.parent.name)
+        table = _nearest(image, tables)
+        if image.parent != root and folder != label and table is not None:
+            raise ValueError(
+                f"{image} lies in the folder {folder}, and {table.path} says that it is {label}: correct the table, or "
+                "move it away to have the folders decide."
+            )
+
+
+def _check_rows(table: LabelTable, unused: list[str]) -> None:
+    missing = [name for name in unused if not (table.path.parent / name).exists()]
+    if missing:
+        raise ValueError(f"{table.path} has rows for files that are not there: {listed(missing)}.")
+    if unused:
+        logger.warning("%s has labels of %s not read: %s.", table.path, counted(len(unused), "file"), listed(unused))

@@ -26,19 +26,8 @@ Found = TypeVar("Found")
 Contents = dict[str, np.ndarray]
 
 
-def by_split(found: Mapping[str, Found], source: str | None = None) -> dict[str, Found]:
-    """What was found under one of the names of each split, under our name of it.
-
-    Raises:
-        ValueError: if a split of a source has two names in it.
-    """
-    for split, names in SPLIT_NAMES.items():
-        twice = [name for name in names if name in found]
-        if source is not None and len(twice) > 1:
-            raise ValueError(
-                f"{source} has {' and '.join(twice)}, which are both names of the {split} split: rename one, or move "
-                "it away."
-            )
+def by_split(found: Mapping[str, Found]) -> dict[str, Found]:
+    """What was found under one of the names of each split, under our name of it."""
     return {
         split: next(found[name] for name in names if name in found)
         for split, names in SPLIT_NAMES.items()
@@ -46,16 +35,36 @@ def by_split(found: Mapping[str, Found], source: str | None = None) -> dict[str,
     }
 
 
+def check_split_names(names: Iterable[str], source: str) -> None:
+    """Refuse two names of one split among those of a source.
+
+    Raises:
+        ValueError: with both.
+    """
+    known = set(names)
+    for split, of_split in SPLIT_NAMES.items():
+        twice = [name for name in of_split if name in known]
+        if len(twice) > 1:
+            raise ValueError(
+                f"{source} has {' and '.join(twice)}, which are both names of the {split} split: rename one, or move "
+                "it away."
+            )
+
+
 def files_by_split(files: Iterable[str], source: str) -> dict[str, list[str]]:
     """Split -> its files, if their names say so, such as `train-00000-of-00002.parquet`; else all are `train`.
 
     Raises:
-        ValueError: if the names of some say so and of others not.
+        ValueError: if the names of some say so and of others not, or two names of a split are used.
     """
     found: dict[str, list[str]] = {}
+    used = set()
     for file in files:
-        words = dict.fromkeys(re.split("[^a-z]+", PurePosixPath(file).stem.lower()))
-        found.setdefault(next(iter(by_split(words)), ""), []).append(file)
+        words = re.split("[^a-z]+", PurePosixPath(file).stem.lower())
+        split, word = next(iter(by_split({word: word for word in words}).items()), ("", ""))
+        found.setdefault(split, []).append(file)
+        used.add(word)
+    check_split_names(used, source)
     if "" in found and len(found) > 1:
         raise ValueError(
             f"some files of {source} have the name of a split in their names, but {listed(found[''])} not: rename "
@@ -70,7 +79,8 @@ def named_splits(loaded: Mapping[str, Found], source: str) -> dict[str, Found]:
     Raises:
         ValueError: if there are several, and none to train on.
     """
-    splits = by_split({name.lower(): dataset for name, dataset in loaded.items()}, source)
+    splits = by_split({name.lower(): dataset for name, dataset in loaded.items()})
+    check_split_names((name.lower() for name in loaded), source)
     if "train" in splits:
         others = [name for name in loaded if not by_split({name.lower(): name})]
         if others:

@@ -22,7 +22,7 @@ from datasets import Image as ImageFeature
 from torch.utils.data import Sampler
 
 from ..text import counted
-from .columns import image_column, label_column, listed, only_images, undecoded, with_labels
+from .columns import image_column, label_column, listed, one_form, only_images, undecoded, with_labels
 from .images import BadImageError, read_image
 from .loading import is_digits, reason_of
 from .sampling import UNREADABLE, TrainingImages
@@ -281,12 +281,11 @@ def stream_images(
     if label is None:
         others.pop("test", None)
         return stream(labels=None, features=image_only), only_images(others, image, source)
-    if isinstance(features[label], ClassLabel):
-        class_names = list(features[label].names)
-        labels: dict[Any, int] = {index: index for index in range(len(class_names))}
-    else:
-        values = sorted({value for _, of_shard in counted for value in of_shard})
-        class_names, labels = [str(value) for value in values], {value: index for index, value in enumerate(values)}
+    named = isinstance(features[label], ClassLabel)
+    values: list[Any] = features[label].names if named else sorted({value for _, shard in counted for value in shard})
+    class_names = list(dict.fromkeys(map(one_form, values)))
+    number_of = {name: number for number, name in enumerate(class_names)}
+    labels = {index if named else value: number_of[one_form(value)] for index, value in enumerate(values)}
     if len(class_names) < 2:
         raise ValueError(f"{source} has the classes {listed(class_names)}; a classifier needs two or more.")
     columns = Features({**image_only, "label": ClassLabel(names=class_names)})

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..card import name_of
+from ..data.columns import one_form
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..finite import check_logits
@@ -161,7 +162,7 @@ def _resizing_to(processor: BaseImageProcessor, image_size: tuple[int, int]) -> 
 def _index_of(label: str, id2label: dict[int, str]) -> int:
     if not isinstance(label, str):
         raise ValueError(f"label must be the name of a class, such as {id2label[0]!r}, got {label!r}.")
-    indices = [index for index, name in id2label.items() if name == label]
+    indices = [index for index, name in id2label.items() if one_form(name) == one_form(label)]
     if not indices:
         closest = difflib.get_close_matches(label, id2label.values(), n=1)
         hint = f" (did you mean {closest[0]!r}?)" if closest else ""

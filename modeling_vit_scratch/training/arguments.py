@@ -226,7 +226,7 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
                 "of training is published."
             )
         batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        check_range(self, batches, "at least 1")
+        check_range(self, (*batches, "eval_accumulation_steps", "dataloader_prefetch_factor"), "at least 1")
         check_range(self, ("layer_decay",), "above 0 and at most 1")
         check_range(self, ("ema_decay",), "at least 0 and below 1")
         check_range(self, ("muon_learning_rate",), "above 0")

@@ -365,7 +365,14 @@ def _take_back(output: Path, kept: set[str]) -> None:
     for path in list(output.iterdir()):
         if _is_ours(path.name) and path.name not in kept:
             delete(path)
-    for path in (output / SET_ASIDE).iterdir():
+    _put_back(output)
+
+
+def _put_back(output: Path) -> None:
+    """Move what was set aside to where it was."""
+    for path in list((output / SET_ASIDE).iterdir()):
+        if (output / path.name).exists():
+            delete(output / path.name)
         os.replace(path, output / path.name)
     (output / SET_ASIDE).rmdir()
 
@@ -377,7 +384,9 @@ def _remove_folders(made: list[Path]) -> None:
 
 
 def _set_aside(output: Path, keep: bool) -> None:
-    """Move what this run does not go on from out of its way; of an earlier start that was killed, delete it."""
+    """Move what this run does not go on from out of its way, after what an earlier start that was killed had moved."""
+    if (output / SET_ASIDE).is_dir():
+        _put_back(output)  # the process was killed before its first step
     for path in list(output.iterdir()):
         if path.name.startswith(INCOMPLETE) and path.name != LOCK:
             delete(path)

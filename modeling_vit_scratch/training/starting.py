@@ -9,6 +9,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration_vit_scratch import ViTScratchConfig
+from ..data.columns import one_form
 from ..finite import check_weights
 from ..hub import Checkpoint
 from ..initialization_vit_scratch import renew
@@ -78,7 +79,7 @@ def build_model(arguments: ModelArguments, label_names: list[str]) -> tuple[PreT
             model = AutoModelForImageClassification.from_config(config, **start.options)
         return model, processor, f"new        {arguments.model}, with random weights"
     model, whole = load_weights(start, AutoModelForImageClassification)
-    if whole and old_names == label_names:
+    if whole and [one_form(name) for name in old_names] == [one_form(name) for name in label_names]:
         return model, processor, f"loaded     {start.source}, its head kept: the labels are the same"
     _renew_head(model, config)  # where the sizes match, the old head was loaded
     return (

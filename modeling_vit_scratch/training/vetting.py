@@ -71,6 +71,10 @@ def check_settings(arguments: "TrainingArguments") -> None:
         raise ValueError(
             f"label_names must be left out, got {' '.join(arguments.label_names)}: models of this package take labels."
         )
+    if arguments.data_seed is not None:
+        raise ValueError(
+            f"data_seed must be left out, got {arguments.data_seed}: the order of the images follows seed."
+        )
     if arguments.dataloader_multiprocessing_context is not None and not arguments.dataloader_num_workers:
         raise ValueError(
             f"dataloader_multiprocessing_context {arguments.dataloader_multiprocessing_context} is for processes that "
