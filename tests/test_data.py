@@ -215,7 +215,10 @@ def folder(root: Path, *names: str) -> Path:
         (["1.png"], "{} holds images but no class folders: put the images of each class into a folder named after"),
         (["train/1.png", "test/1.png"], "{}/train holds images but no class folders: put the images of each class"),
         (["cat/1.png"], "{} has only the class cat; a classifier needs two classes or more."),
-        (["cat/1.png", "dog/", "eel/"], "{} has class folders without images: dog, eel; fill them or delete them."),
+        (
+            ["cat/1.png", "dog/", "eel/"],
+            "{} has class folders without images that are read: dog, eel; fill them or delete them.",
+        ),
         (["cat/", "dog/"], "{} holds no images."),
         (["cat/1.png", "dog/1.png", "2.png"], "{} holds images beside its class folders: move them into the folder"),
         (

@@ -207,6 +207,7 @@ UNKNOWN = r"class_weights must be 'auto' or class=weight,…, with classes of th
         ('{"cat": null}', r"class_weights has no number for 'cat': None\."),
         ('{"wolf": 1}', UNKNOWN + r"'wolf'\."),
         ("cat=1\ndog=2", UNKNOWN + r"'cat=1\\ndog=2'\."),
+        ('"cat=1', UNKNOWN + r"""'"cat=1'\."""),
         ("cat=", r"class_weights has no number for 'cat': ''\."),
         ("cat=-1", r"class_weights must be 0 or more, and not all 0, got 'cat=-1'\."),
         ("cat=nan", r"class_weights must be 0 or more, and not all 0, got 'cat=nan'\."),

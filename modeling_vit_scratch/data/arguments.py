@@ -12,6 +12,7 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "above 0": lambda value: 0 < value < float("inf"),
     "0 or more": lambda value: 0 <= value < float("inf"),
     "at least 1": lambda value: 1 <= value < float("inf"),
+    "between 0 and 4294967295": lambda value: 0 <= value < 2**32,
 }
 
 

@@ -213,7 +213,9 @@ def _class_folders(root: Path) -> DatasetDict:
     label_of = {name: label for label, name in enumerate(found["train"])}
     empty = [name for name, files in found["train"].items() if not files]
     if empty:
-        raise ValueError(f"{root} has class folders without images: {listed(empty)}; fill them or delete them.")
+        raise ValueError(
+            f"{root} has class folders without images that are read: {listed(empty)}; fill them or delete them."
+        )
     splits = {}
     for split, classes in found.items():
         unknown = [name for name in classes if name not in label_of]

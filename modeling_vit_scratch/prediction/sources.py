@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 ROWS_TOGETHER, BYTES_TOGETHER = 16, 2**25
 
 
+class BrokenFileError(ValueError):
+    """A file of images that is damaged; its text is one sentence that names it."""
+
+
 class ImageFiles:
     """Files, by their paths."""
 
@@ -55,7 +59,8 @@ class ParquetImages:
         column: which column holds the images; found by type and name if not given.
 
     Raises:
-        ValueError: if it is no parquet file, or no column of it holds images.
+        BrokenFileError: if it is no parquet file that can be read.
+        ValueError: if no column of it holds images.
     """
 
     def __init__(self, path: str, column: str | None = None):
@@ -69,7 +74,7 @@ class ParquetImages:
         try:
             file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException) as error:
-            raise ValueError(
+            raise BrokenFileError(
                 f"{path} is no parquet file that can be read: {' '.join(str(error).split()).rstrip('.')}."
             ) from error
         self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
@@ -158,7 +163,10 @@ class ImageSources:
         self.not_read: list[str] = []  # sentences about what lies there and is no image
         for path in self._files(names):
             if path.endswith(".parquet"):
-                self.sources.append(ParquetImages(path, image_column_name))
+                try:
+                    self.sources.append(ParquetImages(path, image_column_name))
+                except BrokenFileError as error:
+                    self.not_read.append(str(error).rstrip("."))
             elif self.sources and isinstance(self.sources[-1], ImageFiles):
                 self.sources[-1].paths.append(path)
             else:

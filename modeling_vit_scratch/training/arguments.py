@@ -12,6 +12,7 @@ from transformers.integrations import is_tensorboard_available
 from ..data.arguments import AugmentationArguments, DataArguments, check_range
 from ..machine import OneGpu, spare_cores
 from ..overrides import parse_overrides
+from .vetting import check_values
 
 # Switches of `TrainingArguments` that this job cannot do with.
 MUST_BE_OFF = {
@@ -204,6 +205,7 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
                 f"train_sampling_strategy must be random, got {self.train_sampling_strategy}: images have no length."
             )
         self._check_numbers()
+        check_values(self)
         if self.muon_learning_rate is not None and self.layer_decay < 1:
             raise ValueError("layer_decay and muon_learning_rate exclude each other: give one of them.")
         self.given = given_values(self)  # before anything below, or in transformers, derives one value from others
@@ -234,6 +236,7 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         check_range(self, ("label_smoothing_factor",), "between 0 and 1")
         check_range(self, ("eval_steps", "logging_steps", "save_steps"), "above 0")
         check_range(self, ("dataloader_num_workers",), "0 or more")
+        check_range(self, ("seed",), "between 0 and 4294967295")
 
     def _settle_workers(self) -> None:
         if self.dataloader_num_workers is None:

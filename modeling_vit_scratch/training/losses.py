@@ -99,8 +99,10 @@ def _weights_given(setting: str) -> list[tuple[str, str, Any]]:
     except ValueError:
         pass  # no JSON
     try:
-        items = next(csv.reader([setting], skipinitialspace=True)) or [""]
+        *items, end = next(csv.reader([f"{setting},end"], skipinitialspace=True))
     except csv.Error:
+        items, end = [], ""
+    if end != "end":  # it lies in quotation marks that are not closed, or there is a new line
         items = [setting]
     parts = [(item.strip(), item.rpartition("=")) for item in items]
     return [(item, name.strip(), value) for item, (name, _, value) in parts]

@@ -120,7 +120,7 @@ def _was_interrupted(output: Path, recipe: dict[str, Any]) -> bool:
         for name in sorted({*before, *recipe})
         if before.get(name) != recipe.get(name)
     ]
-    if changed:
+    if changed and any(map(_can_go_on, checkpoints_in(output))):  # without one there is nothing to lose
         raise ValueError(
             f"the output folder {output} holds an interrupted run with other settings ({'; '.join(changed)}): "
             "--resume_from_checkpoint true goes on with the new ones, --overwrite_output_dir starts anew."

@@ -4,8 +4,9 @@
 Help, which needs none of this, does not wait for what is imported in the functions.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -15,18 +16,35 @@ if TYPE_CHECKING:
 PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet_ml", "flyte": "flytekit", "kubeflow": "kubeflow-sdk"}
 
 
+# Of `accelerator_config`, what the loaders of this package do not ask.
+NOT_ASKED = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
+# What transformers takes for checkpointed activations, and `torch.utils.checkpoint` that a text can say.
+CHECKPOINTING = (
+    *("every_n_layers", "offload"),
+    *("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"),
+)
+
+
 @contextmanager
-def settings_of_others() -> Iterator[None]:
+def settings_of_others(*names: str) -> Iterator[None]:
     """Make a sentence of what libraries raise over a setting: a package that is missing, a value that does not fit.
+
+    Args:
+        names: of the settings that it can be about, if they are known.
 
     Raises:
         ValueError: with what the library said.
     """
     try:
         yield
+    except ValueError as error:
+        if not names:
+            raise  # it is a sentence of ours
+        raise ValueError(f"{' or '.join(names)} cannot be used so: {str(error).rstrip('.')}.") from error
     except (ImportError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         said = " ".join(str(error).split()).rstrip(".") or "no reason given"
-        raise ValueError(f"these settings cannot be used here: {said} ({type(error).__name__}).") from error
+        which = " or ".join(names) or "these settings"
+        raise ValueError(f"{which} cannot be used here: {said} ({type(error).__name__}).") from error
 
 
 def check_report_to(report_to: str | list[str] | None) -> None:
@@ -53,8 +71,34 @@ def check_report_to(report_to: str | list[str] | None) -> None:
             )
 
 
-def check_settings(arguments: "TrainingArguments") -> None:
-    """Refuse settings that need a package that is not installed, or would end a run at its first validation.
+def check_values(arguments: "TrainingArguments") -> None:
+    """Refuse values that transformers would refuse without the name of the setting, before it sees them.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    from accelerate.utils import DynamoBackend, is_deepspeed_available
+
+    if arguments.deepspeed and not is_deepspeed_available():
+        raise ValueError("deepspeed needs a package that is not installed: pip install deepspeed.")
+    backends = [backend.value.lower() for backend in DynamoBackend if backend != DynamoBackend.NO]
+    if arguments.torch_compile_backend not in (None, *backends):
+        raise ValueError(
+            f"torch_compile_backend must be of {', '.join(backends)}, got {arguments.torch_compile_backend!r}."
+        )
+    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs"):
+        _check_object(name, getattr(arguments, name))
+
+
+def _check_object(name: str, value: Any) -> None:
+    with suppress(ValueError):  # no JSON
+        value = json.loads(value) if isinstance(value, str) else value
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object of JSON, such as '{{\"a\": 1}}', got {value!r}.")
+
+
+def check_settings(arguments: Any) -> None:
+    """Refuse settings that need a package that is not installed, would end a run later, or would do nothing.
 
     Raises:
         ValueError: with what to install, or what to leave out.
@@ -71,6 +115,18 @@ def check_settings(arguments: "TrainingArguments") -> None:
         raise ValueError(
             f"label_names must be left out, got {' '.join(arguments.label_names)}: models of this package take labels."
         )
+    unknown = sorted(set(arguments.activation_checkpointing_kwargs or {}) - set(CHECKPOINTING))
+    if unknown:
+        raise ValueError(f"activation_checkpointing_kwargs takes {', '.join(CHECKPOINTING)}, got {', '.join(unknown)}.")
+    _check_effect(arguments)
+    _check_accelerator(arguments.accelerator_config)
+    for item in filter(None, (arguments.optim_args or "").split(",")):
+        if "=" not in item:
+            raise ValueError(f"optim_args must be name=value,…, got {item!r}.")
+
+
+def _check_effect(arguments: Any) -> None:
+    """Refuse what would do nothing."""
     if arguments.data_seed is not None:
         raise ValueError(
             f"data_seed must be left out, got {arguments.data_seed}: the order of the images follows seed."
@@ -80,11 +136,19 @@ def check_settings(arguments: "TrainingArguments") -> None:
             f"dataloader_multiprocessing_context {arguments.dataloader_multiprocessing_context} is for processes that "
             "load images, and dataloader_num_workers is 0: leave it out, or have some."
         )
-    if "num_steps" in (cast(Any, arguments.accelerator_config).gradient_accumulation_kwargs or {}):
+    if "fsdp_config" in arguments.given and not arguments.fsdp:
+        raise ValueError("fsdp_config does nothing without fsdp: give that, too, or leave it out.")
+    if arguments.optim_target_modules and not any(name in arguments.optim for name in ("galore", "apollo")):
+        raise ValueError(f"optim_target_modules does nothing with optim {arguments.optim.value}: leave it out.")
+
+
+def _check_accelerator(config: Any) -> None:
+    if "num_steps" in (config.gradient_accumulation_kwargs or {}):
         raise ValueError("num_steps in accelerator_config is not taken: give gradient_accumulation_steps.")
-    for item in filter(None, (arguments.optim_args or "").split(",")):
-        if "=" not in item:
-            raise ValueError(f"optim_args must be name=value,…, got {item!r}.")
+    default = type(config)()
+    for name in NOT_ASKED:
+        if getattr(config, name) != getattr(default, name):
+            raise ValueError(f"{name} in accelerator_config is not taken: images are drawn by our own order.")
 
 
 def check_schedule(trainer: "Trainer") -> None:
@@ -97,8 +161,9 @@ def check_schedule(trainer: "Trainer") -> None:
     from transformers import Trainer, get_scheduler
 
     args = trainer.args
-    with settings_of_others():
+    with settings_of_others("optim", "optim_args"):
         Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, trainer.model))
+    with settings_of_others("lr_scheduler_type", "lr_scheduler_kwargs"):
         get_scheduler(
             args.lr_scheduler_type,
             optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate),
