@@ -187,6 +187,13 @@ def test_a_run_with_other_settings_is_not_taken_for_the_interrupted_one(run, tmp
     assert result.out.startswith("new ")
 
 
+def test_an_interrupted_run_without_a_checkpoint_is_in_nobodys_way(run, tmp_path):
+    killed(run, step=2)
+    assert checkpoints(tmp_path / "run") == []
+    result = run("run", "--learning_rate=0.5")
+    assert (result.status, result.out.startswith("new ")) == (0, True)
+
+
 def test_two_runs_do_not_share_a_folder(start, run, undisturbed, tmp_path):
     # The first one halts in its sixth step until someone reads what it has to say.
     os.mkfifo(tmp_path / "halted")

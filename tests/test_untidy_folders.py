@@ -135,6 +135,15 @@ def test_a_folder_without_images_is_skipped_by_name(digits_run, tmp_path):
     assert "there is no image or folder" in refused("predict", digits_run[0], tmp_path / "a.png", tmp_path / "none")
 
 
+def test_a_damaged_parquet_file_is_skipped_by_name(digits_run, tmp_path):
+    noise(seed=1).save(tmp_path / "a.png")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    result = vit_scratch("predict", digits_run[0], tmp_path / "cut.parquet", tmp_path / "a.png")
+    assert (result.status, len(result.lines)) == (1, 1)
+    assert f"skipped: {tmp_path / 'cut.parquet'} is no parquet file that can be read: " in result.err
+    assert "cut.parquet is no parquet file" in refused("predict", digits_run[0], tmp_path / "cut.parquet")
+
+
 def accounts(root, run, output, sentence: str, images: int):
     """Train on, score and predict a folder: each says the sentence once, and sees as many images."""
     trained, scored = train(root, output), vit_scratch("evaluate", run, root)
@@ -326,6 +335,23 @@ def test_a_table_of_each_split_is_read(tmp_path):
     splits = load_images(str(tmp_path))
     assert labels_by_file(splits["train"]) == {"0.png": "cat", "1.png": "dog"}
     assert labels_by_file(splits["test"]) == {"0.png": "dog", "1.png": "cat"}
+
+
+def test_splits_without_labels_and_other_folders_beside_tables_are_named(tmp_path, caplog):
+    for folder in ("train", "test", "spare"):
+        (tmp_path / folder).mkdir()
+        for index in range(2):
+            noise(seed=index).save(tmp_path / folder / f"{index}.png")
+    with_table(tmp_path / "train", {"0.png": "cat", "1.png": "dog"})
+    assert list(load_images(str(tmp_path))) == ["train"]
+    assert f"{tmp_path} has folders that are not used: spare, test (no labels)." in caplog.text
+    noise(seed=1).save(tmp_path / "train" / "2.png")
+    with_table(tmp_path / "spare", {"0.png": "cat", "1.png": "dog"})
+    assert list(load_images(str(tmp_path))) == ["train"]
+    assert "left out 1 image" in caplog.text
+    (tmp_path / "train" / "metadata.csv").unlink()
+    with pytest.raises(ValueError, match=r"none of the images in .*train has a row in a table of labels"):
+        load_images(str(tmp_path))
 
 
 def test_folders_and_a_table_that_disagree_are_refused(tmp_path):

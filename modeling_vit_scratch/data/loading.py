@@ -10,7 +10,7 @@ import glob
 import io
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -161,12 +161,19 @@ def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
     tables = find_tables(root, label_column_name)
     if not tables:
         return _class_folders(root)
-    folders = by_split(_by_name(root))
-    if "train" in folders:
-        check_split_names(_by_name(root), str(root))
+    subfolders = _by_name(root)
+    folders = by_split(subfolders)
+    are_splits = "train" in folders
+    if are_splits:
+        check_split_names(subfolders, str(root))
     else:
         folders = {"train": root}
     found = labelled({folder: _images(folder) for folder in folders.values()}, tables)
+    if not found[folders["train"]]:
+        raise ValueError(f"none of the images in {folders['train']} has a row in a table of labels.")
+    folders = {split: folder for split, folder in folders.items() if found[folder]}
+    if are_splits:
+        _say_beside_splits(root, folders)
     logger.warning(
         "the labels of the images in %s are those of %s.", root, listed(each.path for each in tables.values())
     )
@@ -269,12 +276,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
     check_split_names(subfolders, str(root))
     # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
     secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
-    unused = [path.name for name, path in subfolders.items() if name in others]
-    unused += [f"{folders[split].name} (no labels)" for split in secret if split != "train"]
-    if unused:
-        logger.warning("%s has folders that are not used: %s.", root, listed(unused))
-    _say_beside_splits(root)
-    return {split: path for split, path in folders.items() if split == "train" or split not in secret}
+    folders = {split: path for split, path in folders.items() if split == "train" or split not in secret}
+    _say_beside_splits(root, folders)
+    return folders
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
@@ -312,8 +316,12 @@ def _beside_folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.is_dir() and not is_image(path) and is_missed(path)]
 
 
-def _say_beside_splits(root: Path) -> None:
-    """Say which files lie beside the folders of splits, and are in none of them."""
+def _say_beside_splits(root: Path, splits: Mapping[str, Path]) -> None:
+    """Say which folders and files lie beside those of the splits, and are in none of them."""
+    unused = [path for path in _subfolders(root) if path not in splits.values()]
+    if unused:
+        names = [path.name + " (no labels)" * bool(by_split({path.name.lower(): path})) for path in unused]
+        logger.warning("%s has folders that are not used: %s.", root, listed(names))
     unread = _beside_folders(root)
     if unread:
         logger.warning("%s.", not_read(sorted(unread), root))

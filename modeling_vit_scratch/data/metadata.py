@@ -107,30 +107,34 @@ def labelled(files: Mapping[Path, list[Path]], tables: Mapping[Path, LabelTable]
         files: folder of a split -> its images.
         tables: those that `find_tables` found.
 
+    Returns:
+        The same folders; none of the images of one that has no labels.
+
     Raises:
-        ValueError: if an image has no table, a table has a row for a file that is not there, a folder has no image with
-            a label, or the name of another label than an image in it.
+        ValueError: if an image has no table and others in its folder have, a table has a row for a file that is not
+            there, or a folder has the name of another label than an image in it.
     """
     used: dict[Path, set[str]] = {table.path: set() for table in tables.values()}
     found: dict[Path, list[tuple[Path, str]]] = {}
     for root, images in files.items():
-        found[root], without = [], []
+        found[root], without, outside = [], [], []
         for image in images:
             table = _nearest(image, tables)
             if table is None:
-                raise ValueError(
-                    f"{image} has no table of labels beside it or above, and other images have one: add it to that, or "
-                    "move the tables away to have the folders decide."
-                )
+                outside.append(image)
+                continue
             key = unicodedata.normalize("NFC", image.relative_to(table.path.parent).as_posix())
             if key in table.labels:
                 used[table.path].add(key)
                 found[root].append((image, table.labels[key]))
             else:
                 without.append(image.relative_to(root))
-        if not found[root]:
-            raise ValueError(f"none of the {counted(len(images), 'image')} in {root} has a row in a table of labels.")
-        if without:
+        if found[root] and outside:
+            raise ValueError(
+                f"{outside[0]} has no table of labels beside it or above, and other images have one: add it to that, "
+                "or move the tables away to have the folders decide."
+            )
+        if found[root] and without:
             logger.warning(
                 "left out %s in %s without a label: %s.", counted(len(without), "image"), root, listed(without)
             )
