@@ -7,8 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 
 install_package "[test]"
-# One thread for each of the two test processes, or they wait for each other.
-export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+export TOKENIZERS_PARALLELISM=false
 echo "Lint …"
 .venv/bin/ruff check .
 echo "Format …"

@@ -27,7 +27,7 @@ for name in list(os.environ):
     if not KEPT.fullmatch(name.upper()):
         del os.environ[name]
 os.umask(0o022)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a launcher warns where it is not set
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # or the test processes wait for each other's threads
 let_waiting_threads_sleep()
 CACHE = tempfile.TemporaryDirectory(prefix="vit-scratch-tests-")
 os.environ |= {"HOME": CACHE.name, "HF_HOME": CACHE.name, "HF_HUB_OFFLINE": "1", "LANG": "C.UTF-8", "TZ": "UTC"}

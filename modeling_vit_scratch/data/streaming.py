@@ -260,8 +260,8 @@ def stream_images(
         raise ValueError(f"{source} does not say which columns it has: it cannot be streamed.")
     image = image_column(features, image_column_name, source)
     label = label_column(features, label_column_name, source) if labelled else None
-    counted = count_images(shards, None if label is None or isinstance(features[label], ClassLabel) else label)
-    sizes = [size for size, _ in counted]
+    labels_of = count_images(shards, None if label is None or isinstance(features[label], ClassLabel) else label)
+    sizes = [size for size, _ in labels_of]
     if not sum(sizes):
         raise ValueError(f"{source} holds no images.")
     others = {
@@ -282,7 +282,7 @@ def stream_images(
         others.pop("test", None)
         return stream(labels=None, features=image_only), only_images(others, image, source)
     named = isinstance(features[label], ClassLabel)
-    values: list[Any] = features[label].names if named else sorted({value for _, shard in counted for value in shard})
+    values: list[Any] = features[label].names if named else sorted({value for _, shard in labels_of for value in shard})
     class_names = list(dict.fromkeys(map(one_form, values)))
     number_of = {name: number for number, name in enumerate(class_names)}
     labels = {index if named else value: number_of[one_form(value)] for index, value in enumerate(values)}
