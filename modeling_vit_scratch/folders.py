@@ -11,6 +11,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+# In the folder of a run: the run that another one overwrites, until that has made its first step.
+SET_ASIDE = ".incomplete-before"
+
 
 def check_new_folder(output: str | Path) -> None:
     """Refuse a folder that could not be written, before any work is done for it.

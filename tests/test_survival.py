@@ -6,12 +6,13 @@ The runs are processes of their own, and are really killed; what kills them is c
 
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
 
 import pytest
-from runs import NO_PICTURE, RUN, SMALL, Run, classes_of_pictures, same_weights
+from runs import NO_PICTURE, RUN, SMALL, Run, classes_of_pictures, refused, same_weights
 
 # Six steps an epoch, and a checkpoint after every fourth: in the middle of an epoch, and not at its end.
 COMMAND = (
@@ -192,6 +193,22 @@ def test_an_interrupted_run_without_a_checkpoint_is_in_nobodys_way(run, tmp_path
     assert checkpoints(tmp_path / "run") == []
     result = run("run", "--learning_rate=0.5")
     assert (result.status, result.out.startswith("new ")) == (0, True)
+
+
+def test_the_run_that_a_killed_start_would_have_overwritten_comes_back(run, undisturbed, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(undisturbed[()], output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    code = f"{KILLING}before(ViTTrainer, 'training_step', lambda self, *_: True)"
+    assert run("run", "--learning_rate=0.5", "--overwrite_output_dir", before=code).status == -signal.SIGKILL
+    assert not (output / "config.json").exists()
+    assert f"the run that was there is in {output / '.incomplete-before'}." in refused("evaluate", output, "digits")
+    result = run("run", "--learning_rate=0.5")
+    assert (result.status, result.out) == (2, "")
+    put_back, refusal = result.err.splitlines()
+    assert put_back.endswith("the run that was here before a start that was killed is put back.")
+    assert "already holds a run" in refusal
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
 def test_two_runs_do_not_share_a_folder(start, run, undisturbed, tmp_path):

@@ -27,6 +27,7 @@ from transformers.utils import (
 )
 
 from ..finite import check_weights
+from ..folders import SET_ASIDE
 from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
 from ..layers_vit_scratch import height_width
 from ..presets import is_preset, preset_names, preset_path
@@ -202,6 +203,11 @@ def check_finished(checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: with the way out.
     """
+    if (checkpoint.place / SET_ASIDE).is_dir() and not (checkpoint.place / "config.json").exists():
+        raise ValueError(
+            f"{checkpoint} is being overwritten, or a killed start has left it so: the run that was there is in "
+            f"{checkpoint.place / SET_ASIDE}."
+        )
     unfinished = sorted(checkpoint.place.glob("checkpoint-*"))
     if unfinished and not (checkpoint.place / "config.json").exists():
         raise ValueError(

@@ -45,6 +45,7 @@ from .run_folder import (
     claimed_output_dir,
     draw_picture,
     no_output_dir,
+    restore,
     resume_point,
     write_checkpoint,
 )
@@ -73,6 +74,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     check_settings(training)
     settle_metric(arguments)
     recipe = recipe_of(arguments)
+    restore(training)
     checkpoint = resume_point(training, recipe)
     check_output_dir(training, recipe, checkpoint)
     images = load_splits(arguments.data, known=known_images(training))

@@ -39,6 +39,7 @@ from .run_folder import (
     claimed_output_dir,
     draw_picture,
     no_output_dir,
+    restore,
     resume_point,
     write_checkpoint,
 )
@@ -68,6 +69,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     check_settings(training)
     settle(arguments)
     recipe = recipe_of(arguments)
+    restore(training)
     checkpoint = resume_point(training, recipe)
     check_output_dir(training, recipe, checkpoint)
     images = load_splits(arguments.data, labelled=False, known=known_images(training))

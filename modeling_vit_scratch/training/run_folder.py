@@ -3,6 +3,7 @@
 
 import glob
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from transformers import Trainer, TrainerCallback
 from ..data.columns import listed, one_form
 from ..data.images import read_image
 from ..data.loading import is_image_folder
-from ..folders import check_not_an_input, delete, lies_in, open_to_others
+from ..folders import SET_ASIDE, check_not_an_input, delete, lies_in, open_to_others
 from ..locking import locked
 from ..presets import is_preset
 from ..pushing import STATE
@@ -34,15 +35,17 @@ from .finetuning import ADAPTER
 from .pictures import draw_training
 from .vetting import settings_of_others
 
+logger = logging.getLogger(__name__)
 CHECKED = "checked_images.npy"
 INCOMPLETE = ".incomplete"
 INCOMPLETE_CHECKPOINT = ".incomplete-checkpoint"
 LOCK = f"{INCOMPLETE}-lock"
 PICTURE = "training.png"
 RECIPE = "recipe.yaml"
-SET_ASIDE = f"{INCOMPLETE}-before"  # of the run that is overwritten, until the first step
+OVERWRITTEN = f"{INCOMPLETE}-overwritten"  # what is about to be deleted
 SAMPLE = "sample.png"
 SAMPLE_SIZE = (512, 512)
+HOLDS = "is training in the output folder {}: wait for it, stop it, or choose another --output_dir."
 # Seconds after which a network file system shows to one machine what another one wrote.
 SLOWEST_DISK = 60.0
 # What a run may leave in its folder; anything else there is not ours to delete.
@@ -66,6 +69,7 @@ RUN_FILES = (
     PICTURE,
     RECIPE,
     SAMPLE,
+    OVERWRITTEN,
     SET_ASIDE,
     STATE,
 )
@@ -294,8 +298,8 @@ def claimed_output_dir(trainer: Trainer, recipe: dict[str, Any], *, keep: bool) 
     arguments.distributed_state.wait_for_everyone()
     try:
         _check_shared(arguments)
-        holds = f"is training in the output folder {output}: wait for it, stop it, or choose another --output_dir."
-        with locked(output / LOCK, arguments.distributed_state, holds), _cleared(arguments, recipe, keep, first_step):
+        lock = locked(output / LOCK, arguments.distributed_state, HOLDS.format(output))
+        with lock, _cleared(arguments, recipe, keep, first_step):
             yield
     except BaseException as error:
         if first_step.made:
@@ -339,7 +343,9 @@ class _FirstStep(TrainerCallback):
 
     def settle(self, arguments: Any) -> None:
         if not self.made and arguments.process_index == 0 and self.old.exists():
-            delete(self.old)
+            gone = self.old.with_name(OVERWRITTEN)
+            os.replace(self.old, gone)  # who is killed while it is deleted does not find a half of it
+            delete(gone)
         self.made = True
 
 
@@ -368,6 +374,32 @@ def _take_back(output: Path, kept: set[str]) -> None:
     _put_back(output)
 
 
+def restore(arguments: TrainingArguments) -> None:
+    """Put back the run that a start had set aside which was killed before its first step, and say so.
+
+    Raises:
+        ValueError: if that start is going on.
+    """
+    output, state = Path(arguments.output_dir or ""), arguments.distributed_state
+    (found,) = broadcast_object_list([(output / SET_ASIDE).is_dir()])
+    if not found or state is None:
+        return
+    with locked(output / LOCK, state, HOLDS.format(output)):
+        if arguments.process_index == 0:
+            _restore(output)
+            logger.warning("%s: the run that was here before a start that was killed is put back.", output)
+
+
+def _restore(output: Path) -> None:
+    aside = {path.name for path in (output / SET_ASIDE).iterdir()}
+    # The recipe of the killed start is written when all is set aside; what is beside it then is that start's.
+    if aside > {RECIPE} and (output / RECIPE).is_file():
+        for path in list(output.iterdir()):
+            if _is_ours(path.name) and path.name != SET_ASIDE and not path.name.startswith(LOCK):
+                delete(path)
+    _put_back(output)
+
+
 def _put_back(output: Path) -> None:
     """Move what was set aside to where it was."""
     for path in list((output / SET_ASIDE).iterdir()):
@@ -384,9 +416,7 @@ def _remove_folders(made: list[Path]) -> None:
 
 
 def _set_aside(output: Path, keep: bool) -> None:
-    """Move what this run does not go on from out of its way, after what an earlier start that was killed had moved."""
-    if (output / SET_ASIDE).is_dir():
-        _put_back(output)  # the process was killed before its first step
+    """Move what this run does not go on from out of its way."""
     for path in list(output.iterdir()):
         if path.name.startswith(INCOMPLETE) and path.name != LOCK:
             delete(path)
