@@ -689,8 +689,8 @@ class ViTScratchBackbone(BackboneMixin, ViTScratchModel):
 
         Args:
             pixel_values: (B, C, H, W).
-            attention_mask, patch_attention_mask: (B, T) and (B, N), 0 where a token or patch is padding; see
-                `ViTScratchModel`.
+            attention_mask, patch_attention_mask: (B, T) and (B, N), 0 where a token or patch is padding; the latter
+                gives each image its own positions, as in `ViTScratchModel` with `interpolate_pos_encoding`.
             **kwargs: `output_attentions`, `output_hidden_states`, `return_dict`.
 
         Returns:

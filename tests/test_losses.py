@@ -204,6 +204,7 @@ UNKNOWN = r"class_weights must be 'auto' or class=weight,…, with classes of th
         ("cat=heavy", r"class_weights has no number for 'cat': 'heavy'\."),
         ("cat=1,cat=2", r"class_weights has two weights for 'cat': keep one of them\."),
         ('{"cat": 1, "cat": 2}', r"class_weights has two weights for 'cat': keep one of them\."),
+        ('{"cat": true}', r"class_weights has no number for 'cat': True\."),
         ('{"cat": null}', r"class_weights has no number for 'cat': None\."),
         ('{"wolf": 1}', UNKNOWN + r"'wolf'\."),
         ("cat=1\ndog=2", UNKNOWN + r"'cat=1\\ndog=2'\."),

@@ -11,6 +11,7 @@ from runs import SMALL, classes_of_pictures, contents, refused, vit_scratch
 from transformers import SchedulerType
 
 from modeling_vit_scratch.training.arguments import MUST_BE_OFF, MUST_BE_ON
+from modeling_vit_scratch.training.recipes import parse_recipe
 from modeling_vit_scratch.training.trainer import ViTTrainer
 
 # Every setting of transformers, decided: what is refused if it is not as it must be, what another test is about, and
@@ -137,6 +138,21 @@ def command(tmp_path):
         (["--optim=adamw_bnb_8bit"], "optim or optim_args cannot be used here: .*bitsandbytes"),
         (["--optim=galore_adamw"], "optim or optim_args cannot be used here: "),
         (["--deepspeed=zero.json"], "deepspeed needs a package that is not installed: pip install deepspeed"),
+        (["--max_steps=0"], "max_steps must be 1 or more, or -1 for num_train_epochs, got 0"),
+        (["--adam_beta1=2"], "adam_beta1 must be at least 0 and below 1, got 2.0"),
+        (["--warmup_steps=nan"], "warmup_steps must be 0 or more, got nan"),
+        (["--ddp_backend=gloo"], "ddp_backend gloo is for several processes, and this is one"),
+        (["--accelerator_config=none-such.json"], "accelerator_config must be .* a file of it, got 'none-such.json'"),
+        (["--optim_args=foo=1"], "optim adamw_torch.* takes nothing of optim_args 'foo=1'"),
+        (["--use_cache=true"], "use_cache does nothing for images"),
+        (
+            ['--activation_checkpointing_kwargs={"use_reentrant": true}'],
+            "activation_checkpointing_kwargs does nothing without activation_checkpointing",
+        ),
+        (
+            ['--activation_checkpointing_kwargs={"every_n_layers": 0}', "--activation_checkpointing=true"],
+            "every_n_layers in activation_checkpointing_kwargs must be at least 1, got 0",
+        ),
         (["--seed=-1"], "seed must be between 0 and 4294967295, got -1"),
         (["--torch_compile_backend=none-such"], "torch_compile_backend must be of eager, .*, got 'none-such'"),
         (["--lr_scheduler_kwargs=oops"], "lr_scheduler_kwargs must be an object of JSON, .*, got 'oops'"),
@@ -182,6 +198,23 @@ def test_what_cannot_work_is_refused_before_anything_is_written(flags, sentence,
     line = refused(*command, f"--output_dir={tmp_path / 'run'}", *flags)
     assert re.search(sentence, line), line
     assert contents(tmp_path) == before
+
+
+def test_a_run_goes_on_with_its_own_optimizer(command, tmp_path):
+    run = [*command, f"--output_dir={tmp_path / 'run'}"]
+    assert vit_scratch(*run).status == 0
+    longer = [*run, "--num_train_epochs=2", "--resume_from_checkpoint=true"]
+    assert "was trained with optim not given, and now it is sgd" in refused(*longer, "--optim=sgd")
+    other = "none" if "muon_learning_rate" in (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8") else "0.01"
+    assert "was trained with muon_learning_rate " in refused(*longer, f"--muon_learning_rate={other}")
+    assert vit_scratch(*longer).status == 0
+
+
+def test_class_weights_stand_in_a_recipe_as_a_mapping_and_are_switched_off_by_none(tmp_path):
+    recipe = tmp_path / "pets.yaml"
+    recipe.write_text("class_weights: {cat: 2, 'dog, small': 1}\n", encoding="utf-8")
+    assert json.loads(parse_recipe(str(recipe), []).data.class_weights) == {"cat": 2, "dog, small": 1}
+    assert parse_recipe(str(recipe), ["--class_weights", "none"]).data.class_weights is None
 
 
 def test_what_fails_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch):
@@ -249,22 +282,37 @@ def test_every_schedule_of_transformers_goes_with_muon(scheduler, command, tmp_p
 
 # --- What was there before -------------------------------------------------------------------------------------------
 
-UNFIT = "--neftune_noise_alpha=-1"  # torch refuses it, in the first step
+
+@pytest.fixture
+def refused_in_the_first_step(monkeypatch):
+    """What is said of a command whose settings torch refuses when it first computes with them."""
+
+    def unfit(*arguments):
+        raise RuntimeError("no kernel does this")
+
+    def run(*command):
+        with monkeypatch.context() as patch:
+            patch.setattr(ViTTrainer, "training_step", unfit)
+            return refused_late(*command)
+
+    return run
 
 
-def test_a_run_is_overwritten_by_one_that_makes_a_step(command, tmp_path):
+def test_a_run_is_overwritten_by_one_that_makes_a_step(command, tmp_path, refused_in_the_first_step):
     output = tmp_path / "run"
     assert vit_scratch(*command, f"--output_dir={output}").status == 0
     before = contents(output)
     overwrite = [*command, f"--output_dir={output}", "--overwrite_output_dir"]
-    assert "uniform_" in refused_late(*overwrite, UNFIT)
+    assert "settings cannot be used here: no kernel does this" in refused_in_the_first_step(*overwrite, "--seed=4")
     assert contents(output) == before
     assert vit_scratch(*overwrite, "--seed=3").status == 0
     assert contents(output).keys() == before.keys()
     assert contents(output) != before
 
 
-def test_a_run_goes_on_by_its_own_command_after_one_with_an_unfit_setting(command, tmp_path, monkeypatch):
+def test_a_run_goes_on_by_its_own_command_after_one_with_an_unfit_setting(
+    command, tmp_path, monkeypatch, refused_in_the_first_step
+):
     output, step = tmp_path / "run", ViTTrainer.training_step
     command = [*command, f"--output_dir={output}", "--num_train_epochs=2", "--per_device_train_batch_size=8"]
     epoch = 3  # steps
@@ -279,7 +327,7 @@ def test_a_run_goes_on_by_its_own_command_after_one_with_an_unfit_setting(comman
         refused_late(*command)
     before = contents(output)
     assert any(name.startswith("checkpoint-") for name in before)
-    assert "uniform_" in refused_late(*command, "--resume_from_checkpoint=true", UNFIT)
+    assert "no kernel does this" in refused_in_the_first_step(*command, "--resume_from_checkpoint=true", "--seed=4")
     assert contents(output) == before
     result = vit_scratch(*command)
     assert result.status == 0

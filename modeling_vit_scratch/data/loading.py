@@ -63,6 +63,9 @@ def load_images(
         ValueError: if there is nothing to load, or it is not labelled images of enough classes.
     """
     if is_digits(source):
+        names = filter(None, (config_name, image_column_name, label_column_name))
+        for name in names:
+            raise ValueError(f"{source} is one table without configurations and columns to name: leave {name!r} out.")
         return _digits()
     if is_image_folder(source):
         splits = _labelled_folders(Path(source).expanduser(), label_column_name)

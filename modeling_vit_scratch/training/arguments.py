@@ -220,7 +220,9 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         super().__post_init__()
 
     def _check_numbers(self) -> None:
-        if self.max_steps <= 0:
+        if self.max_steps == 0:
+            raise ValueError("max_steps must be 1 or more, or -1 for num_train_epochs, got 0.")
+        if self.max_steps < 0:
             check_range(self, ("num_train_epochs",), "above 0")
         if self.hub_strategy != "end":
             raise ValueError(
@@ -230,9 +232,10 @@ class TrainingArguments(OneGpu, transformers.TrainingArguments):
         batches = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
         check_range(self, (*batches, "eval_accumulation_steps", "dataloader_prefetch_factor"), "at least 1")
         check_range(self, ("layer_decay",), "above 0 and at most 1")
-        check_range(self, ("ema_decay",), "at least 0 and below 1")
+        check_range(self, ("ema_decay", "adam_beta1", "adam_beta2"), "at least 0 and below 1")
         check_range(self, ("muon_learning_rate",), "above 0")
         check_range(self, ("learning_rate", "weight_decay", "max_grad_norm", "eval_delay"), "0 or more")
+        check_range(self, ("adam_epsilon", "warmup_steps", "neftune_noise_alpha"), "0 or more")
         check_range(self, ("label_smoothing_factor",), "between 0 and 1")
         check_range(self, ("eval_steps", "logging_steps", "save_steps"), "above 0")
         check_range(self, ("dataloader_num_workers",), "0 or more")

@@ -42,6 +42,7 @@ from .run_folder import (
     SAMPLE,
     check_output_dir,
     check_same_labels,
+    check_same_optimizer,
     claimed_output_dir,
     draw_picture,
     no_output_dir,
@@ -82,6 +83,7 @@ def train(arguments: Arguments) -> dict[str, float]:
     if checkpoint is not None:
         check_same_labels(checkpoint, label_names)
         check_same_images(checkpoint, images.fingerprint, training)
+        check_same_optimizer(checkpoint, recipe)
     check_metric(training, splits)
     set_seed(training.seed)
     model, processor, origin = build_model(arguments.model, label_names)

@@ -82,7 +82,7 @@ def class_weights(setting: str, label_names: list[str], labels: np.ndarray) -> T
             raise ValueError(f"class_weights has two weights for {name!r}: keep one of them.")
         given.add(name)
         try:
-            named[name] = float(value)
+            named[name] = float("" if isinstance(value, bool) else value)
         except (TypeError, ValueError):
             raise ValueError(f"class_weights has no number for {name!r}: {value!r}.") from None
     if not all(0 <= weight < float("inf") for weight in named.values()) or not any(named.values()):

@@ -36,6 +36,7 @@ from .report import EpochReport, clock, plan
 from .run_folder import (
     PICTURE,
     check_output_dir,
+    check_same_optimizer,
     claimed_output_dir,
     draw_picture,
     no_output_dir,
@@ -78,6 +79,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
     model, processor, origin = build_model(arguments.model)
     if checkpoint is not None:
         check_same_images(checkpoint, images.fingerprint, training)
+        check_same_optimizer(checkpoint, recipe)
         check_resumable(model, checkpoint)
         origin = f"resumed    {checkpoint}"
     stop = StopSignal()

@@ -26,6 +26,8 @@ from .vetting import settings_of_others
 AnyArguments = Arguments | PretrainingArguments
 # Verb -> what its recipes say.
 KINDS: dict[str, type[AnyArguments]] = {"train": Arguments, "pretrain": PretrainingArguments}
+# Besides optional numbers, what the word none switches off; others may be called so.
+OFF_BY_NONE = ("activation_checkpointing_kwargs", "class_weights", "lr_scheduler_kwargs", "optim_args")
 RECIPE_SUFFIXES = (".yaml", ".yml")
 # Of a machine, a moment or an account, or secret: no part of the recipe that repeats a run.
 NOT_IN_RECIPE = {
@@ -94,7 +96,9 @@ def read_recipe(path: Path, verb: str = "train") -> dict[str, Any]:
     for key, value in values.items():
         if key not in kinds:
             raise ValueError(f"the recipe {path} has the unknown key {key!r}{_hint(str(key), verb)}.")
-        if value is not None and not isinstance(value, list | dict):
+        if key == "class_weights" and isinstance(value, dict):
+            values[key] = json.dumps(value)
+        elif value is not None and not isinstance(value, list | dict):
             values[key] = texts[key]
         elif type(value) not in kinds[key]:
             what = f"the value {value}, which must be a single one" if value else "no value; leave the line out"
@@ -146,8 +150,9 @@ class RecipeParser(HfArgumentParser):
                     action.help = argparse.SUPPRESS
         kinds = argument_kinds(verb)
         for action in self._actions:
-            if type(None) in kinds.get(action.dest, ()) and action.type in (int, float):
-                action.type = _number_or_none(action.type)
+            is_number = type(None) in kinds.get(action.dest, ()) and action.type in (int, float)
+            if is_number or action.dest in OFF_BY_NONE:
+                action.type = _or_none(action.type)
         self.untouched = self.parse_args([])
 
     def error(self, message: str):
@@ -172,13 +177,13 @@ class RecipeParser(HfArgumentParser):
             )
 
 
-def _number_or_none(number: Callable[[str], Any]) -> Callable[[str], Any]:
-    """What a flag's text means, where the word none takes a number away that a recipe gives."""
+def _or_none(kind: Any) -> Callable[[str], Any]:
+    """What a flag's text means, where the word none takes away what a recipe gives."""
 
     def convert(text: str) -> Any:
-        return None if text.lower() == "none" else number(text)
+        return None if text.lower() == "none" else kind(text)
 
-    convert.__name__ = getattr(number, "__name__", "number")  # argparse says of what an invalid value is
+    convert.__name__ = getattr(kind, "__name__", "number")  # argparse says of what an invalid value is
     return convert
 
 

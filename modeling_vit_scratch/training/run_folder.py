@@ -75,6 +75,12 @@ RUN_FILES = (
 )
 
 
+# Settings that say which optimizer there is, and what of them does.
+OPTIMIZER: dict[str, Callable[[Any], Any]] = {
+    "optim": lambda name: name,
+    "muon_learning_rate": lambda rate: rate is None,
+    "layer_decay": lambda decay: decay in (None, 1),
+}
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 
 
@@ -203,6 +209,22 @@ def check_same_labels(checkpoint: str, label_names: list[str]) -> None:
             f"{counted(len(label_names), 'class')} {listed(label_names)}: start anew in another --output_dir, with "
             f"--model {checkpoint} to fine-tune it."
         )
+
+
+def check_same_optimizer(checkpoint: str, recipe: dict[str, Any]) -> None:
+    """Refuse to go on with another optimizer than that whose state a checkpoint holds.
+
+    Raises:
+        ValueError: with the setting that differs.
+    """
+    before = _begun(Path(checkpoint).parent)
+    for name, kind in OPTIMIZER.items():
+        if before is not None and kind(before.get(name)) != kind(recipe.get(name)):
+            raise ValueError(
+                f"{checkpoint} was trained with {name} {before.get(name, 'not given')}, and now it is "
+                f"{recipe.get(name, 'not given')}: the state of one optimizer is none of another. Give the same, or "
+                f"begin another run with --model {checkpoint}."
+            )
 
 
 def check_output_dir(arguments: TrainingArguments, recipe: dict[str, Any], checkpoint: str | None) -> None:

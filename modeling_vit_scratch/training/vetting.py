@@ -4,9 +4,12 @@
 Help, which needs none of this, does not wait for what is imported in the functions.
 """
 
+import copy
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -23,6 +26,15 @@ CHECKPOINTING = (
     *("every_n_layers", "offload"),
     *("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"),
 )
+
+
+# What does nothing without another setting.
+NEEDS = {
+    "fsdp_config": "fsdp",
+    "liger_kernel_config": "use_liger_kernel",
+    **dict.fromkeys(("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"), "activation_checkpointing"),
+}
+OF_LANGUAGE_MODELS = ("use_cache", "include_num_input_tokens_seen", "include_for_metrics", "length_column_name")
 
 
 @contextmanager
@@ -86,15 +98,24 @@ def check_values(arguments: "TrainingArguments") -> None:
         raise ValueError(
             f"torch_compile_backend must be of {', '.join(backends)}, got {arguments.torch_compile_backend!r}."
         )
+    if arguments.ddp_backend is not None and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise ValueError(
+            f"ddp_backend {arguments.ddp_backend} is for several processes, and this is one: leave it out, or begin "
+            "with torchrun or accelerate launch."
+        )
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs"):
         _check_object(name, getattr(arguments, name))
+    for name in ("accelerator_config", "fsdp_config"):
+        value = getattr(arguments, name)
+        if not (isinstance(value, str) and Path(value).is_file()):
+            _check_object(name, value, " or a file of it")
 
 
-def _check_object(name: str, value: Any) -> None:
+def _check_object(name: str, value: Any, otherwise: str = "") -> None:
     with suppress(ValueError):  # no JSON
         value = json.loads(value) if isinstance(value, str) else value
     if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be an object of JSON, such as '{{\"a\": 1}}', got {value!r}.")
+        raise ValueError(f"{name} must be an object of JSON, such as '{{\"a\": 1}}'{otherwise}, got {value!r}.")
 
 
 def check_settings(arguments: Any) -> None:
@@ -115,6 +136,9 @@ def check_settings(arguments: Any) -> None:
         raise ValueError(
             f"label_names must be left out, got {' '.join(arguments.label_names)}: models of this package take labels."
         )
+    every = (arguments.activation_checkpointing_kwargs or {}).get("every_n_layers", 1)
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every_n_layers in activation_checkpointing_kwargs must be at least 1, got {every!r}.")
     unknown = sorted(set(arguments.activation_checkpointing_kwargs or {}) - set(CHECKPOINTING))
     if unknown:
         raise ValueError(f"activation_checkpointing_kwargs takes {', '.join(CHECKPOINTING)}, got {', '.join(unknown)}.")
@@ -136,8 +160,12 @@ def _check_effect(arguments: Any) -> None:
             f"dataloader_multiprocessing_context {arguments.dataloader_multiprocessing_context} is for processes that "
             "load images, and dataloader_num_workers is 0: leave it out, or have some."
         )
-    if "fsdp_config" in arguments.given and not arguments.fsdp:
-        raise ValueError("fsdp_config does nothing without fsdp: give that, too, or leave it out.")
+    for name, needed in NEEDS.items():
+        if name in arguments.given and not getattr(arguments, needed):
+            raise ValueError(f"{name} does nothing without {needed}: give that, too, or leave it out.")
+    for name in OF_LANGUAGE_MODELS:
+        if name in arguments.given:
+            raise ValueError(f"{name} does nothing for images: leave it out.")
     if arguments.optim_target_modules and not any(name in arguments.optim for name in ("galore", "apollo")):
         raise ValueError(f"optim_target_modules does nothing with optim {arguments.optim.value}: leave it out.")
 
@@ -162,7 +190,13 @@ def check_schedule(trainer: "Trainer") -> None:
 
     args = trainer.args
     with settings_of_others("optim", "optim_args"):
-        Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, trainer.model))
+        made = Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, trainer.model))
+        if args.optim_args:
+            without = copy.copy(args)
+            without.optim_args = None
+            ignored = made == Trainer.get_optimizer_cls_and_kwargs(without, cast(Any, trainer.model))
+    if args.optim_args and ignored:
+        raise ValueError(f"optim {cast(Any, args.optim).value} takes nothing of optim_args {args.optim_args!r}: leave it out.")
     with settings_of_others("lr_scheduler_type", "lr_scheduler_kwargs"):
         get_scheduler(
             args.lr_scheduler_type,
