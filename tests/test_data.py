@@ -208,6 +208,11 @@ def folder(root: Path, *names: str) -> Path:
     return root
 
 
+def test_the_digits_have_no_columns_to_name():
+    with pytest.raises(ValueError, match=r"without configurations and columns to name: leave 'kind' out"):
+        load_images("digits", label_column_name="kind")
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

@@ -196,7 +196,9 @@ def check_schedule(trainer: "Trainer") -> None:
             without.optim_args = None
             ignored = made == Trainer.get_optimizer_cls_and_kwargs(without, cast(Any, trainer.model))
     if args.optim_args and ignored:
-        raise ValueError(f"optim {cast(Any, args.optim).value} takes nothing of optim_args {args.optim_args!r}: leave it out.")
+        raise ValueError(
+            f"optim {cast(Any, args.optim).value} takes nothing of optim_args {args.optim_args!r}: leave it out."
+        )
     with settings_of_others("lr_scheduler_type", "lr_scheduler_kwargs"):
         get_scheduler(
             args.lr_scheduler_type,
