@@ -14,6 +14,7 @@ front of them ([CLS] and registers), T tokens in all (P + M), D width, A attenti
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -194,6 +195,52 @@ class TokenMerging:
             token_of=_moved(before.token_of, kept, merged, partner, sizes_b.shape[1]),
         )
         return torch.cat((prefix, _rows(from_a, kept), into_b), dim=1)
+
+
+class MergedSequence:
+    """Tokens of which each block makes fewer.
+
+    Args:
+        patches: what the tokens are made of before the first block. Their sizes take the place of a mask: padding has
+            size 0.
+        schedule: patches that each block merges away.
+        kernel, kernel_name, unmerge_attention: those of `TokenMerging`.
+    """
+
+    def __init__(
+        self,
+        patches: MergedPatches,
+        schedule: Sequence[int],
+        kernel: Callable,
+        kernel_name: str | None,
+        unmerge_attention: bool,
+    ):
+        self.patches = patches
+        self.schedule = iter(schedule)  # a backbone may have fewer blocks
+        self.kernel, self.kernel_name = kernel, kernel_name
+        self.unmerge_attention = unmerge_attention
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The tokens of the patches."""
+        return x
+
+    def run(self, block: Callable[..., Tensor], x: Tensor, **kwargs: Any) -> Tensor:
+        """One block, which merges: (B, T, D) -> (B, fewer, D)."""
+        return self._run(block, x, next(self.schedule), **kwargs)
+
+    def run_last(self, block: Callable[..., Tensor], x: Tensor, num_queries: int, **kwargs: Any) -> Tensor:
+        """The last block, for the first tokens alone, which merge with nothing: (B, T, D) -> (B, num_queries, D)."""
+        return self._run(block, x, 0, num_queries=num_queries, **kwargs)
+
+    def _run(self, block: Callable[..., Tensor], x: Tensor, num_merged: int, **kwargs: Any) -> Tensor:
+        merging = TokenMerging(self.kernel, self.kernel_name, self.patches, num_merged, self.unmerge_attention)
+        x = block(x, None, merging.attend, merge=merging.merge if merging.num_merged else None, **kwargs)
+        self.patches = merging.patches
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Give each patch the vector of the token that it is in: (B, P + M, D) -> (B, P + N, D)."""
+        return self.patches.unmerge(x)
 
 
 def _moved(token_of: Tensor, kept: Tensor, merged: Tensor, partner: Tensor, num_b: int) -> Tensor:

@@ -11,27 +11,19 @@ A attention heads, K labels.
 
 import copy
 import math
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import CommitInfo
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BackboneOutput,
     BaseModelOutputWithPooling,
     ImageClassifierOutput,
     MaskedImageModelingOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
@@ -41,185 +33,20 @@ from .additions_vit_scratch import (
     MaskPatches,
     PatchDropout,
     Pooler,
-    SwiGLU,
     TokenPooling,
 )
 from .configuration_vit_scratch import JOINING_POOLINGS, ViTScratchConfig
-from .initialization_vit_scratch import initialize
+from .encoder_vit_scratch import HiddenState, build_blocks, encode
 from .layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
-    MultiHeadSelfAttention,
     PatchEmbedding,
     PositionalEncoding,
-    TransformerEncoderBlock,
-    eager_attention,
     height_width,
 )
-from .merging_vit_scratch import MergedPatches, TokenMerging, merging_schedule
-from .packing_vit_scratch import PackedImages, is_worth_packing, read_masks
-from .publishing_vit_scratch import publish, write_complete
-
-# Modules of the base model that come before the first block.
-FIRST_LAYERS = (
-    "patch_embedding",
-    "mask_patches",
-    "positional_encoding",
-    "register_tokens",
-    "cls_token",
-    "pre_norm",
-)
-
-
-class ViTScratchLayer(TransformerEncoderBlock, GradientCheckpointingLayer):
-    """The article's block, as transformers' activation checkpointing wants it: (B, T, D) -> (B, T, D)."""
-
-
-class HiddenState(nn.Module):
-    """What `output_hidden_states` records: one vector for each of the original tokens, (B, T, D), merged or not.
-
-    transformers records what it returns, and before that, at the first block, `before`, the tokens that the block got.
-    """
-
-    def forward(self, before: Tensor, after: Tensor, patches: MergedPatches | None) -> Tensor:
-        return after if patches is None else patches.unmerge(after)
-
-
-class ViTScratchPreTrainedModel(PreTrainedModel):
-    """What the models share: initialisation, loading and saving, and what they declare to transformers."""
-
-    config: ViTScratchConfig
-    config_class = ViTScratchConfig
-    base_model_prefix = "vit"
-    main_input_name = "pixel_values"
-    input_modalities = ["image"]
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["ViTScratchLayer"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-    _can_record_outputs = {
-        "hidden_states": HiddenState,
-        "attentions": MultiHeadSelfAttention,
-    }
-    _input_embed_layer = "patch_embedding"
-    # Whether the model reads nothing of the base model's but `pooler_output`.
-    _only_pooled = False
-    # What only masked image modelling has; of a checkpoint of it, other models take the body.
-    _keys_to_ignore_on_load_unexpected = {r"^decoder\.", r"mask_patches\."}
-
-    def __init__(self, config: ViTScratchConfig, *inputs, **kwargs):
-        config.validate_architecture()
-        super().__init__(config, *inputs, **kwargs)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        initialize(module, self.config)
-
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        # For code that it does not ship, transformers leaves out modules without parameters of their own, and so
-        # `MultiHeadSelfAttention`. The functions of `init` spare what was loaded, so nothing needs to be left out.
-        super()._initialize_weights(module, is_custom_code=False)
-
-    def push_to_hub(  # type: ignore[override]  # transformers' says that it returns a text, and returns this
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str = "50GB",
-        tags: list[str] | None = None,
-        images: bool = False,
-    ) -> CommitInfo:
-        """Publish the model with what belongs to it: the arguments are those of transformers, and `images`.
-
-        Image processor and card are those of the checkpoint that the model was loaded from. If the weights have changed
-        since then, the card claims nothing. Its pictures that show images of the data are left out unless `images` asks
-        for them.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            write_complete(self, repo_id, Path(folder), max_shard_size, tags)
-            return publish(
-                Path(folder),
-                repo_id,
-                private=private,
-                revision=revision,
-                create_pr=create_pr,
-                token=token,
-                images=images,
-                commit_message=commit_message,
-                commit_description=commit_description,
-            ).commit
-
-    def layer_depths(self) -> dict[str, int]:
-        """Depth of every parameter, for layer-wise learning rates (BEiT, Bao et al. 2021, arXiv 2106.08254, table 9).
-
-        0 before the blocks, 1 in the first, …, and one more than the last block's for what comes after them.
-        """
-        last = len(cast(nn.ModuleList, self.base_model.encoder)) + 1  # a backbone may have fewer than the configuration
-        body = "" if self.base_model is self else f"{self.base_model_prefix}."
-        first = tuple(f"{body}{name}." for name in FIRST_LAYERS)
-        depths = {}
-        for name, _ in self.named_parameters():
-            block = name.removeprefix(f"{body}encoder.") if name.startswith(f"{body}encoder.") else None
-            depths[name] = int(block.split(".")[0]) + 1 if block else 0 if name.startswith(first) else last
-        return depths
-
-    def stacked_matrices(self) -> dict[str, int]:
-        """The parameters that are several matrices one below the other, and how many, for optimizers of matrices."""
-        stacked = {}
-        for name, module in self.named_modules():
-            if isinstance(module, MultiHeadSelfAttention):
-                stacked[f"{name}.in_proj.weight"] = 3  # queries, keys, values
-            elif isinstance(module, TransformerEncoderBlock) and isinstance(module.ff[1], SwiGLU):
-                stacked[f"{name}.ff.0.weight"] = 2  # gates, values
-        return stacked
-
-    def no_weight_decay(self) -> set[str]:
-        """The parameters that weight decay is to leave alone: all but the weights of linear layers and convolutions.
-
-        Those are biases, norms, factors of `LayerScale`, positions, tokens, and the query of attention pooling. timm
-        asks a model by this name; transformers' `Trainer` asks none, and decays some of them.
-        """
-        decayed = {
-            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-        }
-        return {name for name, _ in self.named_parameters()} - decayed
-
-    def floating_point_ops(self, inputs: dict[str, Tensor], exclude_embeddings: bool = False) -> int:
-        """Operations of a training step on a batch, for `Trainer`'s `total_flos`.
-
-        Those of the patches' projection and of the blocks, an addition and a multiplication each, forward and twice
-        that backward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); the head is left out.
-
-        Args:
-            inputs: with `pixel_values` (B, C, H, W).
-            exclude_embeddings: leave out the projection of the patches.
-        """
-        vit: Any = self.base_model
-        pixel_values = inputs["pixel_values"]
-        num_patches = math.prod(vit.patch_embedding.grid_of(*pixel_values.shape[2:]))
-        operations = 0 if exclude_embeddings else 2 * num_patches * vit.patch_embedding.projection.weight.numel()
-        num_tokens = vit.patch_dropout.num_kept(num_patches) + self.config.num_prefix_tokens
-        for block, num_merged in zip(vit.encoder, vit.merging_schedule, strict=False):
-            # The scores, and the values that they weigh: T x T products of the width of all heads, each.
-            width = block.attention.out_proj.in_features
-            num_queries = num_tokens
-            if block is vit.encoder[-1] and self._only_pooled and vit.num_queries() is not None:
-                num_merged, num_queries = 0, vit.num_queries()
-            operations += 2 * num_tokens * block.attention.in_proj.weight.numel() + 4 * num_queries * num_tokens * width
-            operations += 2 * num_queries * block.attention.out_proj.weight.numel()
-            patches = num_tokens - self.config.num_prefix_tokens
-            num_merged = min(num_merged, patches // 2)
-            num_tokens -= num_merged
-            operations += 2 * (num_queries - num_merged) * (block.ff[0].weight.numel() + block.ff[2].weight.numel())
-        return 3 * pixel_values.shape[0] * operations
+from .merging_vit_scratch import merging_schedule
+from .packing_vit_scratch import read_masks
+from .pretrained_vit_scratch import ViTScratchPreTrainedModel
 
 
 class ViTScratchModel(ViTScratchPreTrainedModel):
@@ -263,7 +90,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         self.merging_schedule = merging_schedule(
             config.token_merging, config.num_hidden_layers, config.token_merging_schedule == "decreasing"
         )
-        self.encoder = nn.ModuleList(self._block(rate) for rate in self._drop_path_rates())
+        self.encoder = build_blocks(config, config.num_hidden_layers)
         self.hidden_state = HiddenState()
         self.norm = self._layer_norm() if config.use_final_layer_norm else nn.Identity()
         self.pooler = self._pooler() if add_pooling_layer else None
@@ -292,31 +119,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             layer_norm_eps=config.layer_norm_eps if config.use_pooled_layer_norm else None,
             output_dim=config.pooler_output_size,
         )
-
-    def _drop_path_rates(self) -> list[float]:
-        """Stochastic depth per block: from 0 at the first to `drop_path_rate` at the last."""
-        last = self.config.num_hidden_layers - 1
-        return [self.config.drop_path_rate * index / max(last, 1) for index in range(last + 1)]
-
-    def _block(self, drop_path: float) -> TransformerEncoderBlock:
-        config = self.config
-        block = ViTScratchLayer(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.attention_probs_dropout_prob,
-            norm_first=config.norm_first,
-            activation=SwiGLU() if config.use_swiglu_ffn else ACT2FN[config.hidden_act],
-            layer_norm_eps=config.layer_norm_eps,
-            qkv_bias=config.qkv_bias,
-            hidden_dropout=config.hidden_dropout_prob,
-            drop_path=drop_path,
-            head_dim=config.head_dim,
-            out_proj_bias=config.out_proj_bias,
-            layer_scale=config.layerscale_value,
-        )
-        block.attention.config = config
-        return block
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -372,7 +174,16 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         token_mask = None
         if masks.prefix is not None and patch_mask is not None:
             token_mask = torch.cat((masks.prefix, patch_mask), dim=1)  # (B, T)
-        x = self._encode(x, token_mask, only_pooled, **kwargs)
+        x = encode(
+            self.encoder,
+            x,
+            self.config,
+            token_mask=token_mask,
+            merging_schedule=self.merging_schedule,
+            num_queries=self.num_queries() if only_pooled else None,
+            hidden_state=self.hidden_state,
+            **kwargs,
+        )
         x = self.norm(x)
         pooled = self.pooler(x, patch_mask) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
@@ -408,78 +219,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         if bool_masked_pos is not None and self.mask_patches is None:
             raise ValueError("bool_masked_pos needs a mask token: build the model with use_mask_token=True.")
         return grid_size
-
-    def _encode(self, x: Tensor, token_mask: Tensor | None, only_pooled: bool, **kwargs) -> Tensor:
-        """Step 4, all blocks: (B, T, D) -> (B, T, D), or only the tokens that the pooler takes, where these are few."""
-        config = self.config
-        maps_wanted = bool(kwargs.get("output_attentions", config.output_attentions))
-        if maps_wanted or x.shape[0] == 0:
-            # Of all kernels only the eager one has the maps, and takes a batch without images.
-            config = copy.copy(config)
-            config._attn_implementation = "eager"
-        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
-        recorded = bool(kwargs.get("output_hidden_states", config.output_hidden_states))
-        num_queries = self.num_queries() if only_pooled and not recorded and not maps_wanted else None
-        if any(self.merging_schedule):
-            return self._encode_merging(x, token_mask, kernel, config, num_queries, recorded, maps_wanted, **kwargs)
-        attention_mask = create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=token_mask)
-        if attention_mask is not None and not (isinstance(attention_mask, Tensor) and attention_mask.ndim == 4):
-            num_queries = None  # a mask of the kernel's own kind, which has no rows to take
-        # Stochastic depth skips a branch for whole images, which a packed sequence does not have.
-        whole = maps_wanted or (self.training and config.drop_path_rate > 0)
-        blocks = self.encoder if num_queries is None else self.encoder[:-1]
-        if whole or token_mask is None or not is_worth_packing(token_mask, x.shape[2], config.num_prefix_tokens):
-            x = self._run_blocks(blocks, x, attention_mask, kernel, recorded, **kwargs)
-        else:
-            packed = PackedImages(token_mask, kernel)
-            x = self._run_blocks(blocks, packed.pack(x), None, packed.attend, recorded, packed.unpack, **kwargs)
-            x = packed.unpack(x)  # (B, T, D): the tokens in front are the first of each image again
-        if num_queries is None:
-            return x
-        attention_mask = None if attention_mask is None else attention_mask[:, :, :num_queries]
-        return self.encoder[-1](x, attention_mask, kernel, num_queries=num_queries, **kwargs)
-
-    def _run_blocks(
-        self,
-        blocks: nn.ModuleList,
-        x: Tensor,
-        attention_mask: Any,
-        kernel: Callable,
-        recorded: bool,
-        unpack: Callable[[Tensor], Tensor] = lambda x: x,
-        **kwargs,
-    ) -> Tensor:
-        for block in blocks:
-            before = x
-            x = block(x, attention_mask, kernel, **kwargs)
-            if recorded:
-                self.hidden_state(unpack(before), unpack(x), None)
-        return x
-
-    def _encode_merging(
-        self,
-        x: Tensor,
-        token_mask: Tensor | None,
-        kernel: Callable,
-        config: ViTScratchConfig,
-        num_queries: int | None,
-        recorded: bool,
-        maps_wanted: bool,
-        **kwargs,
-    ) -> Tensor:
-        # The sizes of the tokens take the place of the mask: padding has size 0.
-        patches = MergedPatches.none_yet(x, config.num_prefix_tokens, token_mask)
-        # A backbone may have fewer blocks than the schedule.
-        for block, num_merged in zip(self.encoder, self.merging_schedule, strict=False):
-            if num_queries is not None and block is self.encoder[-1]:
-                kwargs["num_queries"], num_merged = num_queries, 0
-            merging = TokenMerging(kernel, config._attn_implementation, patches, num_merged, maps_wanted)
-            before = x
-            x = block(x, None, merging.attend, merge=merging.merge if merging.num_merged else None, **kwargs)
-            patches = merging.patches
-            if recorded:
-                self.hidden_state(before, x, patches)
-        return patches.unmerge(x) if num_queries is None else x
 
     def num_queries(self) -> int | None:
         """How many tokens, from the front, the last block must compute for the pooler; None for all."""

@@ -14,7 +14,7 @@ padded image, L tokens of all images without padding, D width, A attention heads
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -153,16 +153,16 @@ def is_worth_packing(mask: Tensor, width: int, num_prefix_tokens: int) -> bool:
     return left_out * width**2 >= LEAST_SAVED * lengths.unique().numel()
 
 
-class PackedImages:
-    """Where the tokens of a padded batch stand in the sequence without padding, those of the shortest image first.
+class PackedSequence:
+    """The tokens of a padded batch one after the other without the padding, those of the shortest image first.
 
     Args:
         mask: (B, T), false where a token is padding.
-        kernel: the attention kernel of the model.
+        whole: the sequence with padding, in which the last block is run where only few tokens are asked for.
     """
 
-    def __init__(self, mask: Tensor, kernel: Callable):
-        self.kernel = kernel
+    def __init__(self, mask: Tensor, whole: Any):
+        self.whole = whole
         self.shape = mask.shape
         lengths, order = mask.sum(dim=1).sort(stable=True)
         place = torch.arange(mask.numel(), device=mask.device).view_as(mask)
@@ -171,11 +171,19 @@ class PackedImages:
         groups = torch.stack(lengths[lengths > 0].unique_consecutive(return_counts=True), dim=1)
         self.groups = [pair.tolist() for pair in groups]
 
-    def pack(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
         """Leave the padding out: (B, T, D) -> (1, L, D)."""
         return x.flatten(0, 1)[self.index].unsqueeze(0)
 
-    def unpack(self, x: Tensor) -> Tensor:
+    def run(self, block: Callable[..., Tensor], x: Tensor, **kwargs: Any) -> Tensor:
+        """One block: (1, L, D) -> (1, L, D)."""
+        return block(x, None, self.attend, **kwargs)
+
+    def run_last(self, block: Callable[..., Tensor], x: Tensor, num_queries: int, **kwargs: Any) -> Tensor:
+        """The last block, for the first tokens of each image alone: (1, L, D) -> (B, num_queries, D)."""
+        return self.whole.run_last(block, self.leave(x), num_queries, **kwargs)
+
+    def leave(self, x: Tensor) -> Tensor:
         """Put zeros where the padding was: (1, L, D) -> (B, T, D)."""
         padded = x.new_zeros(self.shape.numel(), x.shape[2]).index_copy(0, self.index, x[0])
         return padded.unflatten(0, self.shape)
@@ -190,6 +198,6 @@ class PackedImages:
         for (length, count), *group in zip(self.groups, *parts, strict=True):
             # (count, A, length, D / A) each
             q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in group)
-            output, _ = self.kernel(module, q, k, v, None, **kwargs)  # (count, length, A, D / A)
+            output, _ = self.whole.kernel(module, q, k, v, None, **kwargs)  # (count, length, A, D / A)
             outputs.append(output.flatten(0, 1))
         return torch.cat(outputs).unsqueeze(0), None

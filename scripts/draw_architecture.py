@@ -54,7 +54,10 @@ def folders() -> list[str]:
 
 def travelling() -> list[str]:
     """What every checkpoint carries, in the order in which a reader meets it."""
-    order = ["configuration", "layers", "additions", "merging", "packing", "initialization", "modeling", "publishing"]
+    order = [
+        *("configuration", "layers", "additions", "encoder", "merging", "packing"),
+        *("initialization", "pretrained", "modeling", "publishing"),
+    ]
     return sorted((path.stem for path in PACKAGE.glob(TRAVELS)), key=lambda name: order.index(name.split("_")[0]))
 
 

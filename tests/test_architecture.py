@@ -17,6 +17,8 @@ ORDER = (
     ("additions", "merging", "publishing"),
     ("configuration", "layers", "finite"),
     ("initialization", "packing"),
+    ("encoder",),
+    ("pretrained",),
     ("modeling",),
     ("registration", "hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
     ("card", "checkpoints", "data", "tracing"),

@@ -18,7 +18,7 @@ from modeling_vit_scratch import (
     packing_vit_scratch,
     pad_images,
 )
-from modeling_vit_scratch.packing_vit_scratch import PackedImages, is_worth_packing
+from modeling_vit_scratch.packing_vit_scratch import PackedSequence, is_worth_packing
 
 PATCH = (6, 7)  # of the tiny models: height and width in pixels
 SIZES = [(24, 35), (12, 49), (30, 14), (6, 7), (12, 49), (24, 35)]
@@ -38,8 +38,8 @@ def packing(monkeypatch):
         shapes.append(tuple(packed.shape))
         return packed
 
-    original = PackedImages.pack
-    monkeypatch.setattr(PackedImages, "pack", pack)
+    original = PackedSequence.enter
+    monkeypatch.setattr(PackedSequence, "enter", pack)
     monkeypatch.setattr(packing_vit_scratch, "LEAST_SAVED", 1)
     return shapes
 

@@ -40,20 +40,27 @@ class Interface(NamedTuple):
 MODEL, CONFIG = "transformers.modeling_utils", "transformers.configuration_utils"
 TRAINER, HELP = "transformers.Trainer", "argparse.HelpFormatter"
 METRIC = "evaluate.module.EvaluationModule"
-OURS, FIELDS = "modeling_vit_scratch.py", "configuration_vit_scratch.py"
+BASE, TASKS, FIELDS = "pretrained_vit_scratch.py", "modeling_vit_scratch.py", "configuration_vit_scratch.py"
 INTERFACES = (
     # What a model of transformers declares: documented for authors of models.
-    Interface(MODEL, "_auto_class", None, f"{OURS} {FIELDS}", "which Auto class a saved folder serves", "remote_code"),
-    Interface(f"{MODEL}.PreTrainedModel", "_init_weights", "module", OURS, "how a module begins", "modeling"),
-    Interface(MODEL, "_no_split_modules", None, OURS, "what FSDP and device maps keep whole", "sharding"),
-    Interface(MODEL, "_supports_sdpa", None, OURS, "the kernel may be asked for", "modeling"),
-    Interface(MODEL, "_supports_flash_attn", None, OURS, "the kernel may be asked for", "modeling"),
-    Interface(MODEL, "_supports_flex_attn", None, OURS, "the kernel may be asked for", "modeling_compile"),
-    Interface(MODEL, "_supports_attention_backend", None, OURS, "registered kernels may be asked for", "modeling"),
-    Interface(MODEL, "_can_compile_fullgraph", None, OURS, "the model is one graph", "modeling_compile"),
-    Interface(MODEL, "_can_record_outputs", None, OURS, "hidden states and maps come from these modules", "modeling"),
-    Interface(MODEL, "_input_embed_layer", None, OURS, "what `get_input_embeddings` gives", "modeling"),
-    Interface(MODEL, "_keys_to_ignore_on_load_unexpected", None, OURS, "one checkpoint serves every task", "modeling"),
+    Interface(MODEL, "_auto_class", None, f"{TASKS} {FIELDS}", "which Auto class a saved folder serves", "remote_code"),
+    Interface(f"{MODEL}.PreTrainedModel", "_init_weights", "module", BASE, "how a module begins", "modeling"),
+    Interface(MODEL, "_no_split_modules", None, BASE, "what FSDP and device maps keep whole", "sharding"),
+    Interface(MODEL, "_supports_sdpa", None, BASE, "the kernel may be asked for", "modeling"),
+    Interface(MODEL, "_supports_flash_attn", None, BASE, "the kernel may be asked for", "modeling"),
+    Interface(MODEL, "_supports_flex_attn", None, BASE, "the kernel may be asked for", "modeling_compile"),
+    Interface(MODEL, "_supports_attention_backend", None, BASE, "registered kernels may be asked for", "modeling"),
+    Interface(MODEL, "_can_compile_fullgraph", None, BASE, "the model is one graph", "modeling_compile"),
+    Interface(MODEL, "_can_record_outputs", None, BASE, "hidden states and maps come from these modules", "modeling"),
+    Interface(MODEL, "_input_embed_layer", None, BASE, "what `get_input_embeddings` gives", "modeling"),
+    Interface(
+        MODEL,
+        "_keys_to_ignore_on_load_unexpected",
+        None,
+        f"{BASE} {TASKS}",
+        "one checkpoint serves every task",
+        "modeling",
+    ),
     Interface(
         "transformers.hf_argparser",
         "_argument_group_name",
@@ -67,7 +74,7 @@ INTERFACES = (
         CONFIG,
         "_attn_implementation",
         None,
-        f"{OURS} training/report.py",
+        "encoder_vit_scratch.py training/report.py",
         "which kernel runs; there is no public way to read it",
         "modeling",
     ),
@@ -95,7 +102,7 @@ INTERFACES = (
         f"{MODEL}.PreTrainedModel",
         "_initialize_weights",
         "module is_custom_code",
-        OURS,
+        BASE,
         "of code that is not transformers' own it leaves out modules without weights of their own",
         "modeling",
     ),
@@ -189,7 +196,7 @@ BEHAVIOURS = (
     Behaviour(
         "transformers",
         "a saved folder gets the siblings that a file imports, which a pattern finds in its text",
-        OURS,
+        BASE,
         "remote_code",
     ),
     Behaviour(

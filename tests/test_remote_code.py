@@ -43,9 +43,11 @@ CODE = {
     "configuration_vit_scratch.py",
     "initialization_vit_scratch.py",
     "layers_vit_scratch.py",
+    "encoder_vit_scratch.py",
     "merging_vit_scratch.py",
     "modeling_vit_scratch.py",
     "packing_vit_scratch.py",
+    "pretrained_vit_scratch.py",
     "publishing_vit_scratch.py",
 }
 CLASSES = {

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..additions_vit_scratch import Pooler
+from ..encoder_vit_scratch import HiddenState
 from ..layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
@@ -24,7 +25,6 @@ from ..layers_vit_scratch import (
     TransformerEncoderBlock,
     height_width,
 )
-from ..modeling_vit_scratch import HiddenState
 from .loading import evaluating
 from .measuring import TIMED_PASSES, kept_by, operations_of, seconds_of, shapes_of
 
