@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from . import __version__
 from .commands import evaluating, exporting, importing, inspecting, predicting, publishing, showing, training
 from .commands.parsing import Parser
-from .machine import let_waiting_threads_sleep
+from .system.machine import let_waiting_threads_sleep
 from .text import escape_unshowable, show
 
 USER_ERROR = 2

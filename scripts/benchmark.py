@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modeling_vit_scratch.machine import let_waiting_threads_sleep, own_cores
+from modeling_vit_scratch.system.machine import let_waiting_threads_sleep, own_cores
 
 # Or the profiler says when it starts and stops.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_vit_scratch import ViTScratchForImageClassification
-from modeling_vit_scratch.machine import PATIENT_THREADS
+from modeling_vit_scratch.system.machine import PATIENT_THREADS
 from peers import preset_config
 from timing import with_range
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modeling_vit_scratch.machine import let_waiting_threads_sleep
+from modeling_vit_scratch.system.machine import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is loaded
 
@@ -39,7 +39,7 @@ from modeling_vit_scratch.data.preprocessing import preprocessing
 from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, collate
 from modeling_vit_scratch.data.splits import parted
 from modeling_vit_scratch.evaluation.metrics import Outcome, compute_metrics, outcome_of
-from modeling_vit_scratch.interruption import StopSignal
+from modeling_vit_scratch.system.interruption import StopSignal
 from modeling_vit_scratch.training.arguments import Arguments
 from modeling_vit_scratch.training.classification import build_trainer, train
 from modeling_vit_scratch.training.recipes import parse_recipe

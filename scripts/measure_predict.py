@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from modeling_vit_scratch.machine import let_waiting_threads_sleep
+from modeling_vit_scratch.system.machine import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is loaded
 
@@ -30,10 +30,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from data_loading import PHOTOGRAPH, write_photographs
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.preprocessing import pixel_values
-from modeling_vit_scratch.machine import keep_freed_memory
 from modeling_vit_scratch.prediction.classifier import Classifier, batches_of
 from modeling_vit_scratch.prediction.table import predict_table
 from modeling_vit_scratch.presets import preset_path
+from modeling_vit_scratch.system.machine import keep_freed_memory
 from timing import compare, ratios, with_range
 
 CAMERA = (6000, 4000)

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modeling_vit_scratch.machine import let_waiting_threads_sleep
+from modeling_vit_scratch.system.machine import let_waiting_threads_sleep
 
 let_waiting_threads_sleep()  # before torch is loaded
 

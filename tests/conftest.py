@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modeling_vit_scratch.machine import let_waiting_threads_sleep
+from modeling_vit_scratch.system.machine import let_waiting_threads_sleep
 
 # Python looks for garbage after 700 new objects, which is a tenth of the time of importing and tracing.
 gc.set_threshold(50_000, 20, 50)

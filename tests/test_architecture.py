@@ -20,7 +20,7 @@ ORDER = (
     ("encoder",),
     ("pretrained",),
     ("modeling",),
-    ("registration", "hub", "pushing", "overrides", "presets", "folders", "locking", "machine", "interruption", "text"),
+    ("registration", "hub", "pushing", "overrides", "presets", "system", "text"),
     ("card", "checkpoints", "data", "tracing"),
     ("porting", "prediction"),
     ("evaluation", "inspection"),

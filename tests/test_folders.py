@@ -8,7 +8,7 @@ import pytest
 from pictures import noise
 from runs import contents, refused, vit_scratch
 
-from modeling_vit_scratch.folders import check_not_an_input, delete
+from modeling_vit_scratch.system.folders import check_not_an_input, delete
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from runs import FORKS
 from torch import multiprocessing
 
-from modeling_vit_scratch import interruption
-from modeling_vit_scratch.interruption import SAME_SIGNAL, STOPPING_SIGNALS, Interrupted, StopSignal, Vote
+from modeling_vit_scratch.system import interruption
+from modeling_vit_scratch.system.interruption import SAME_SIGNAL, STOPPING_SIGNALS, Interrupted, StopSignal, Vote
 
 # --- Signals ---------------------------------------------------------------------------------------------------------
 

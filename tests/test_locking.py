@@ -6,7 +6,7 @@ import os
 import pytest
 from accelerate import PartialState
 
-from modeling_vit_scratch.locking import locked
+from modeling_vit_scratch.system.locking import locked
 
 
 def hold(path):

@@ -11,14 +11,14 @@ import torch
 import transformers
 from runs import SMALL, Run, vit_scratch, weights
 
-from modeling_vit_scratch.machine import PATIENT_THREADS, idle_gpus
+from modeling_vit_scratch.system.machine import PATIENT_THREADS, idle_gpus
 from modeling_vit_scratch.training import pretraining, report, run_folder
 
 # The page faults of making and freeing 64 MB ten times, as a layer does with its activations.
 FAULTS = """
 import resource, sys
 import torch
-from modeling_vit_scratch.machine import keep_freed_memory
+from modeling_vit_scratch.system.machine import keep_freed_memory
 {setting}
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for times in (3, 10):  # the first have to be got from the system

@@ -3,7 +3,7 @@
 
 import sys
 
-from ..machine import idle_gpus, keep_freed_memory
+from ..system.machine import idle_gpus, keep_freed_memory
 from ..text import show
 from .parsing import (
     SOME_IMAGES_BAD,

@@ -36,12 +36,12 @@ def dry_run(argv: list[str]) -> int:
     options = vars(parser.parse_args(argv))
     quiet()
     from ..card import name_of
-    from ..folders import check_file, check_not_an_input
     from ..hub import files_of
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
     from ..prediction.loading import find_model
+    from ..system.folders import check_file, check_not_an_input
 
     if options["output"] is not None:
         check_file(options["output"])

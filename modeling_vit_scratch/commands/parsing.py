@@ -110,7 +110,7 @@ def quiet() -> None:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let what was begun be undone when the process is asked to end, as schedulers do."""
-    from ..interruption import Interrupted
+    from ..system.interruption import Interrupted
 
     def stop(number: int, frame: object) -> None:
         raise Interrupted(number)

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from ..machine import keep_freed_memory
+from ..system.machine import keep_freed_memory
 from ..text import counted, for_terminal, show
 from .parsing import (
     SOME_IMAGES_BAD,
@@ -65,8 +65,8 @@ def _print_predictions(options: dict[str, Any]) -> int:
 
 
 def _write_predictions(options: dict[str, Any]) -> int:
-    from ..interruption import Interrupted
     from ..prediction.table import predict_table
+    from ..system.interruption import Interrupted
 
     try:
         written = predict_table(**options, say=lambda sentence: show([f"vit-scratch predict: {sentence}"], sys.stderr))

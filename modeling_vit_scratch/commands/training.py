@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..machine import keep_freed_memory
+from ..system.machine import keep_freed_memory
 from .parsing import quiet, stoppable
 
 

@@ -21,7 +21,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from ..machine import own_cores
+from ..system.machine import own_cores
 from ..text import counted
 from .columns import listed
 from .images import MOST_NAMED, BadImageError, decoded, pillow_silent

@@ -15,11 +15,11 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .. import __version__
 from ..card import describe, name_of
 from ..checkpoints.preprocessing import size_of_images
-from ..folders import check_new_folder, new_folder
 from ..hub import Checkpoint
 from ..layers_vit_scratch import height_width
 from ..prediction.classifier import classes_exclude_each_other
 from ..prediction.loading import find_checkpoint, load_checkpoint
+from ..system.folders import check_new_folder, new_folder
 from ..tracing.int8 import quantize
 from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
 from ..tracing.preparing import RGB, loader_settings

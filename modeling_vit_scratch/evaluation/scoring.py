@@ -17,8 +17,8 @@ from ..data.columns import relabelled
 from ..data.loading import load_images
 from ..data.preprocessing import preprocessing
 from ..finite import not_finite
-from ..machine import OneGpu
 from ..prediction.loading import load_checkpoint
+from ..system.machine import OneGpu
 from ..tracing.int8 import Int8Classifier
 from .metrics import Outcome, outcome_of
 from .results import ALL, SplitResults

@@ -24,11 +24,11 @@ from ..data.columns import one_form
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..finite import check_logits
-from ..folders import check_new_folder, new_folder
 from ..layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
 from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..prediction.sources import ImageSources
+from ..system.folders import check_new_folder, new_folder
 from ..text import for_file_name, for_table, for_terminal
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity

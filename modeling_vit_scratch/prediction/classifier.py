@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..data.images import BadImageError, pillow_silent
 from ..data.preprocessing import check_same_size, pixel_values
 from ..finite import check_logits
-from ..machine import spare_cores
+from ..system.machine import spare_cores
 from ..tracing.int8 import Int8Classifier
 from .loading import find_checkpoint, load_checkpoint
 from .reading import Batch, Prepared, Reader

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import BadImageError
 from ..hub import Checkpoint
-from ..locking import locked
+from ..system.locking import locked
 from ..text import counted, for_table
 from .classifier import Classifier, Prediction, batches_of
 from .sources import ImageSources, file_states

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..folders import check_file, check_not_an_input
+from ..system.folders import check_file, check_not_an_input
 from ..text import for_csv, for_table
 from .classifier import Prediction
 

@@ -10,8 +10,8 @@ import transformers
 from transformers.integrations import is_tensorboard_available
 
 from ..data.arguments import AugmentationArguments, DataArguments, check_range
-from ..machine import OneGpu, spare_cores
 from ..overrides import parse_overrides
+from ..system.machine import OneGpu, spare_cores
 from .vetting import check_values
 
 # Switches of `TrainingArguments` that this job cannot do with.

@@ -28,8 +28,8 @@ from ..data.sampling import TrainingImages
 from ..data.streaming import ImageStream, StreamedImages
 from ..evaluation.metrics import Outcome, compute_metrics, outcome_of
 from ..evaluation.results import SplitResults, results_lines
-from ..interruption import StopSignal
 from ..layers_vit_scratch import height_width
+from ..system.interruption import StopSignal
 from ..text import show
 from .arguments import Arguments, TrainingArguments
 from .card import FinishedRun

@@ -13,7 +13,7 @@ from transformers.trainer_utils import SchedulerType
 
 from ..card import describe
 from ..data.streaming import ImageStream
-from ..machine import idle_gpus
+from ..system.machine import idle_gpus
 from ..text import counted, show
 from .arguments import TrainingArguments
 
