@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .registration import register
 
 if TYPE_CHECKING:
-    from .configuration_vit_scratch import ViTScratchConfig
-    from .layers_vit_scratch import (
+    from .model.configuration_vit_scratch import ViTScratchConfig
+    from .model.layers_vit_scratch import (
         AddClsToken,
         ClassificationHead,
         MultiHeadSelfAttention,
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
         PositionalEncoding,
         TransformerEncoderBlock,
     )
-    from .modeling_vit_scratch import (
+    from .model.modeling_vit_scratch import (
         ViTScratchBackbone,
         ViTScratchForImageClassification,
         ViTScratchForMaskedImageModeling,
         ViTScratchModel,
         ViTScratchPreTrainedModel,
     )
-    from .packing_vit_scratch import pad_images
+    from .model.packing_vit_scratch import pad_images
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _MODULES = ("configuration_vit_scratch", "layers_vit_scratch", "packing_vit_scra
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for module in (importlib.import_module(f".{module}", __name__) for module in _MODULES):
+        for module in (importlib.import_module(f".model.{module}", __name__) for module in _MODULES):
             if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

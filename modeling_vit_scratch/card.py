@@ -17,9 +17,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from . import __version__
 from .hub import SHOWN, Checkpoint
-from .layers_vit_scratch import height_width
+from .model.layers_vit_scratch import height_width
+from .model.publishing_vit_scratch import CARD, terms_in
 from .presets import shipped_path
-from .publishing_vit_scratch import CARD, terms_in
 from .text import for_markdown
 
 

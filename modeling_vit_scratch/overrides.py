@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .configuration_vit_scratch import ViTScratchConfig, field_defaults
+from .model.configuration_vit_scratch import ViTScratchConfig, field_defaults
 
 # Fields of the configuration that the data decides.
 LABEL_FIELDS = {"id2label", "label2id", "num_classes", "num_labels"}

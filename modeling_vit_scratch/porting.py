@@ -9,8 +9,8 @@ from .card import inherited, write_export_card, write_import_card
 from .checkpoints.exporting import export_model
 from .checkpoints.importing import Imported, read_checkpoint
 from .hub import fetched
-from .layers_vit_scratch import Size, height_width
-from .publishing_vit_scratch import CARD, copy_license
+from .model.layers_vit_scratch import Size, height_width
+from .model.publishing_vit_scratch import CARD, copy_license
 from .system.folders import check_new_folder, new_folder
 
 

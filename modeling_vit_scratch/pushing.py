@@ -19,9 +19,18 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .configuration_vit_scratch import ViTScratchConfig
 from .finite import check_weights
-from .publishing_vit_scratch import CARD, HUB_ID, PROCESSOR, Published, check_before, pictures_of, plain_card, publish
+from .model.configuration_vit_scratch import ViTScratchConfig
+from .model.publishing_vit_scratch import (
+    CARD,
+    HUB_ID,
+    PROCESSOR,
+    Published,
+    check_before,
+    pictures_of,
+    plain_card,
+    publish,
+)
 
 STATE = "trainer_state.json"  # transformers' name, in a checkpoint from which training can go on
 # Seconds to wait before another attempt, if the server does not say how long, and the most if it does.

@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MODELS = f"{__package__}.modeling_vit_scratch"
+MODELS = f"{__package__}.model.modeling_vit_scratch"
 AUTO = "transformers.models.auto"
 CLASSES = {
     "AutoModel": "ViTScratchModel",
@@ -71,7 +71,7 @@ class StandIn:
 def _register_config() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from .configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vit_scratch import ViTScratchConfig
 
     AutoConfig.register("vit_scratch", ViTScratchConfig, exist_ok=True)
 
@@ -80,7 +80,7 @@ def _register_models() -> None:
     """Called when either of the two is imported, transformers' module and ours."""
     if f"{AUTO}.modeling_auto" not in sys.modules:
         return
-    from .configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vit_scratch import ViTScratchConfig
 
     auto, ours = importlib.import_module(f"{AUTO}.modeling_auto"), sys.modules.get(MODELS)
     for auto_class, name in CLASSES.items():
@@ -94,7 +94,7 @@ def _register_image_processors() -> None:
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
     from transformers.utils import is_torchvision_available
 
-    from .configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vit_scratch import ViTScratchConfig
 
     classes: dict[str, type] = {"pil": ViTImageProcessorPil}
     if is_torchvision_available():

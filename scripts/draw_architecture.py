@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 PACKAGE = Path(__file__).resolve().parents[1] / "modeling_vit_scratch"
 # Where the picture says which files it shows, so that a test sees whether it is of today's.
 FILES = "Description"
-TRAVELS = "*_vit_scratch.py"
+TRAVELS = "model"
 OURS, WORLD, LINE = "#eef3fb", "#fbf3da", "#35507a"
 # That fit into a unit of width.
 CHARACTERS = 10.5
@@ -58,12 +58,12 @@ def travelling() -> list[str]:
         *("configuration", "layers", "additions", "encoder", "merging", "packing"),
         *("initialization", "pretrained", "modeling", "publishing"),
     ]
-    return sorted((path.stem for path in PACKAGE.glob(TRAVELS)), key=lambda name: order.index(name.split("_")[0]))
+    return sorted(modules(TRAVELS), key=lambda name: order.index(name.split("_")[0]))
 
 
 def shared() -> list[str]:
     """The modules that stand beside the folders."""
-    return [name for name in modules() if name not in travelling()]
+    return modules()
 
 
 def shown_files() -> list[str]:
@@ -76,7 +76,7 @@ def boxes() -> list[Box]:
 
     def folder(name: str, x: float, y: float, width: float, height: float, what: str) -> Box:
         listed = fill(", ".join(modules(name)), round(width * CHARACTERS), break_on_hyphens=False)
-        return Box(x, y, width, height, f"{name}/", f"{what}\n\n{listed}")
+        return Box(x, y, width, height, f"{name}/", f"{what}\n\n{listed}" if what else listed)
 
     carried = "\n".join(f"{name}.py" for name in travelling())
     beside = ", ".join(f"{name}.py" for name in shared() if name != "cli")
@@ -93,9 +93,10 @@ def boxes() -> list[Box]:
         folder("deployment", 12.9, 1.0, 3.1, 1.4, "one file that runs without torch"),
         Box(0, 1.9, 2.0, 1.5, "the Hub", "transformers, timm,\ntorchvision, JAX,\nlucidrains, ours", WORLD),
         folder("checkpoints", 2.6, 1.0, 3.0, 3.4, "weights of others, in and out"),
-        Box(6.2, 1.0, 3.4, 3.4, "the model, which travels", carried),
+        Box(6.2, 1.0, 3.4, 3.4, "model/, which travels", carried),
         folder("tracing", 10.2, 1.0, 2.0, 1.4, "model → graph"),
-        Box(0, 0, 16, 0.75, "beside them", beside),
+        Box(0, 0, 10.9, 0.75, "beside them", beside),
+        folder("system", 11.2, 0, 4.8, 0.75, ""),
     ]
 
 

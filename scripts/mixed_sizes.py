@@ -7,7 +7,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from modeling_vit_scratch import ViTScratchForImageClassification, modeling_vit_scratch, pad_images
+from modeling_vit_scratch import ViTScratchForImageClassification, pad_images
+from modeling_vit_scratch.model import encoder_vit_scratch
 from peers import preset_config
 from timing import beside, compare, with_range
 
@@ -35,7 +36,7 @@ def benchmark_mixed_sizes(preset: str, batch: int, smallest: float, rounds: int)
             return model(**padded).logits
 
     def all_padded() -> Tensor:
-        with mock.patch.object(modeling_vit_scratch, "is_worth_packing", return_value=False):
+        with mock.patch.object(encoder_vit_scratch, "is_worth_packing", return_value=False):
             return ours()
 
     def all_resized() -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling_vit_scratch.additions_vit_scratch import (
+from modeling_vit_scratch.model.additions_vit_scratch import (
     INTERPOLATIONS,
     AddRegisterTokens,
     AttentionPooling,
@@ -21,7 +21,7 @@ from modeling_vit_scratch.additions_vit_scratch import (
     TokenPooling,
     resampling_weights,
 )
-from modeling_vit_scratch.layers_vit_scratch import (
+from modeling_vit_scratch.model.layers_vit_scratch import (
     MultiHeadSelfAttention,
     PatchEmbedding,
     PositionalEncoding,

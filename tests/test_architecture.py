@@ -33,8 +33,8 @@ PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 
 
 def part(module: str) -> str:
-    """The folder of a module, or its own name."""
-    return module.split(".")[0].removesuffix("_vit_scratch")
+    """The folder of a module, or its own name, as those have that travel."""
+    return module.removeprefix("model.").split(".")[0].removesuffix("_vit_scratch")
 
 
 def imports(file: Path) -> set[str]:
@@ -48,7 +48,8 @@ def imports(file: Path) -> set[str]:
             found |= {node.module.removeprefix(OWN)}
         elif isinstance(node, ast.ImportFrom) and node.level:
             base = ".".join([*folder[: len(folder) + 1 - node.level], *filter(None, [node.module])])
-            found |= {base} if base else {alias.name for alias in node.names}
+            places = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= {base} if base and not PACKAGE.joinpath(*base.split(".")).is_dir() else places
     return found - {"__version__"}
 
 

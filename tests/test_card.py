@@ -17,8 +17,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from modeling_vit_scratch.card import describe, inherited, name_of
 from modeling_vit_scratch.hub import Checkpoint
+from modeling_vit_scratch.model.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.presets import preset_names, preset_path
-from modeling_vit_scratch.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.text import for_markdown
 from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.card import FinishedRun, card_metadata, data_sentence

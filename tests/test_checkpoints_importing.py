@@ -377,7 +377,7 @@ IMPORT_AND_MEASURE = """
 import sys
 from pathlib import Path
 from modeling_vit_scratch.porting import import_checkpoint
-import modeling_vit_scratch.modeling_vit_scratch
+import modeling_vit_scratch.model.modeling_vit_scratch
 
 def memory(field):
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_vit_scratch.checkpoints import convert_state_dict, read_checkpoint
-from modeling_vit_scratch.layers_vit_scratch import height_width
+from modeling_vit_scratch.model.layers_vit_scratch import height_width
 
 HEADS = {"num_attention_heads": 2}
 ATTENTION = "transformer.layers.0.0"

@@ -107,7 +107,7 @@ assert answer("export", "checkpoint", "output", "--format=onnx", "--calibrate_im
 loaded = {"torch", "transformers", "huggingface_hub", "datasets", "pandas", "numpy", "PIL"} & sys.modules.keys()
 assert not loaded, loaded
 assert answer("train", "--help") == answer("pretrain", "digits", "--help") == 0
-assert "modeling_vit_scratch.modeling_vit_scratch" not in sys.modules
+assert "modeling_vit_scratch.model.modeling_vit_scratch" not in sys.modules
 assert answer("predict", *sys.argv[1:]) == 0
 loaded = {"datasets", "pandas", "pyarrow", "sklearn", "matplotlib", "kornia", "onnx"} & sys.modules.keys()
 assert not loaded, loaded

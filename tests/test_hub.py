@@ -28,9 +28,9 @@ from transformers import (
 
 from modeling_vit_scratch import ViTScratchConfig
 from modeling_vit_scratch import hub as hub_of_the_package
+from modeling_vit_scratch.model.publishing_vit_scratch import card_for_the_hub
 from modeling_vit_scratch.prediction.loading import load_checkpoint
 from modeling_vit_scratch.presets import preset_path
-from modeling_vit_scratch.publishing_vit_scratch import card_for_the_hub
 
 # The client hands files to its HTTP library in a way that this one calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -111,7 +111,7 @@ def test_a_repository_is_complete_and_tells_nothing_of_the_machine(hub, ada, run
 def test_what_is_printed_names_the_place_and_the_use(hub, ada, digits_run):
     result = vit_scratch("push", digits_run[0], "pets")
     published, use = result.lines
-    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 14 files, \d+\.\d MB", published)
+    assert re.fullmatch(rf"published  {hub.url}/ada/pets, commit \w{{7}}: 16 files, \d+\.\d MB", published)
     assert use == "use        vit-scratch predict ada/pets IMAGES"
 
 

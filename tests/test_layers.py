@@ -14,9 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling_vit_scratch import additions_vit_scratch, layers_vit_scratch
-from modeling_vit_scratch.additions_vit_scratch import MaskPatches, StochasticDepth, TokenPooling, resampling_weights
-from modeling_vit_scratch.layers_vit_scratch import (
+from modeling_vit_scratch.model import additions_vit_scratch, layers_vit_scratch
+from modeling_vit_scratch.model.additions_vit_scratch import (
+    MaskPatches,
+    StochasticDepth,
+    TokenPooling,
+    resampling_weights,
+)
+from modeling_vit_scratch.model.layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
     MultiHeadSelfAttention,

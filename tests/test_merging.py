@@ -20,8 +20,8 @@ from modeling_vit_scratch import (
     ViTScratchModel,
     pad_images,
 )
-from modeling_vit_scratch.layers_vit_scratch import eager_attention
-from modeling_vit_scratch.merging_vit_scratch import (
+from modeling_vit_scratch.model.layers_vit_scratch import eager_attention
+from modeling_vit_scratch.model.merging_vit_scratch import (
     MergedPatches,
     TokenMerging,
     bipartite_soft_matching,

@@ -26,8 +26,8 @@ from modeling_vit_scratch import (
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
 )
-from modeling_vit_scratch.additions_vit_scratch import TokenPooling
-from modeling_vit_scratch.layers_vit_scratch import eager_attention
+from modeling_vit_scratch.model.additions_vit_scratch import TokenPooling
+from modeling_vit_scratch.model.layers_vit_scratch import eager_attention
 
 # 2 images of 3 channels, 4 x 5 patches of 6 x 7 pixels, width 48, 6 heads of 8, 3 blocks, 9 labels: no two axes alike.
 TINY = {

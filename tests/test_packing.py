@@ -15,10 +15,10 @@ from modeling_vit_scratch import (
     ViTScratchForImageClassification,
     ViTScratchForMaskedImageModeling,
     ViTScratchModel,
-    packing_vit_scratch,
     pad_images,
 )
-from modeling_vit_scratch.packing_vit_scratch import PackedSequence, is_worth_packing
+from modeling_vit_scratch.model import packing_vit_scratch
+from modeling_vit_scratch.model.packing_vit_scratch import PackedSequence, is_worth_packing
 
 PATCH = (6, 7)  # of the tiny models: height and width in pixels
 SIZES = [(24, 35), (12, 49), (30, 14), (6, 7), (12, 49), (24, 35)]

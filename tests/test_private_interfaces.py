@@ -40,7 +40,11 @@ class Interface(NamedTuple):
 MODEL, CONFIG = "transformers.modeling_utils", "transformers.configuration_utils"
 TRAINER, HELP = "transformers.Trainer", "argparse.HelpFormatter"
 METRIC = "evaluate.module.EvaluationModule"
-BASE, TASKS, FIELDS = "pretrained_vit_scratch.py", "modeling_vit_scratch.py", "configuration_vit_scratch.py"
+BASE, TASKS, FIELDS = (
+    "model/pretrained_vit_scratch.py",
+    "model/modeling_vit_scratch.py",
+    "model/configuration_vit_scratch.py",
+)
 INTERFACES = (
     # What a model of transformers declares: documented for authors of models.
     Interface(MODEL, "_auto_class", None, f"{TASKS} {FIELDS}", "which Auto class a saved folder serves", "remote_code"),
@@ -74,7 +78,7 @@ INTERFACES = (
         CONFIG,
         "_attn_implementation",
         None,
-        "encoder_vit_scratch.py training/report.py",
+        "model/encoder_vit_scratch.py training/report.py",
         "which kernel runs; there is no public way to read it",
         "modeling",
     ),
@@ -83,7 +87,7 @@ INTERFACES = (
         CONFIG,
         "_commit_hash",
         None,
-        "prediction/loading.py training/card.py publishing_vit_scratch.py",
+        "prediction/loading.py training/card.py model/publishing_vit_scratch.py",
         "which commit of the Hub was loaded; nothing else remembers it",
         "hub",
     ),
@@ -110,7 +114,7 @@ INTERFACES = (
         "transformers.initialization",
         "_is_hf_initialized",
         None,
-        "initialization_vit_scratch.py",
+        "model/initialization_vit_scratch.py",
         "the mark of a weight that was loaded, for which no costly one is to be made",
         "modeling",
     ),

@@ -19,7 +19,7 @@ import modeling_vit_scratch
 heavy = {"torch", "transformers", "huggingface_hub", "numpy"} & sys.modules.keys()
 assert not heavy, heavy
 import transformers.modeling_layers  # the model needs it, and it imports the Auto classes
-assert "modeling_vit_scratch.modeling_vit_scratch" not in sys.modules
+assert "modeling_vit_scratch.model.modeling_vit_scratch" not in sys.modules
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 config = AutoConfig.from_pretrained(sys.argv[1])
 processor, model = AutoImageProcessor.from_pretrained(sys.argv[1]), AutoModelForImageClassification.from_config(config)
@@ -40,7 +40,7 @@ AUTO_CLASSES_FIRST = """
 import sys
 assert "transformers.models.auto.modeling_auto" in sys.modules
 import modeling_vit_scratch
-assert "modeling_vit_scratch.modeling_vit_scratch" not in sys.modules
+assert "modeling_vit_scratch.model.modeling_vit_scratch" not in sys.modules
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 config = AutoConfig.from_pretrained(sys.argv[1])
 model = AutoModelForImageClassification.from_config(config)

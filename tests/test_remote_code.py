@@ -37,7 +37,7 @@ from modeling_vit_scratch import (
 )
 
 PACKAGE = Path(modeling_vit_scratch.__file__).parent
-TRAVELLERS = sorted(PACKAGE.glob("*_vit_scratch.py"))
+TRAVELLERS = sorted(PACKAGE.glob("model/*_vit_scratch.py"))
 CODE = {
     "additions_vit_scratch.py",
     "configuration_vit_scratch.py",
@@ -112,7 +112,7 @@ def test_transformers_finds_the_siblings_of_a_travelling_file(path):
         "import numpy",
         "import os, numpy.linalg",
         "from PIL import Image",
-        "from modeling_vit_scratch.layers_vit_scratch import AddClsToken",
+        "from modeling_vit_scratch.model.layers_vit_scratch import AddClsToken",
         "import modeling_vit_scratch",
         "from . import layers_vit_scratch",
         "from .layers import AddClsToken",
@@ -317,7 +317,7 @@ def assert_self_contained(folders: Path) -> None:
         assert config["auto_map"] == AUTO_MAP
         assert config["architectures"] == [model_class.__name__]
         for name in CODE:
-            assert (folder / name).read_bytes() == (PACKAGE / name).read_bytes()
+            assert (folder / name).read_bytes() == (PACKAGE / "model" / name).read_bytes()
 
 
 def test_a_saved_folder_is_self_contained_whichever_class_was_saved(folders):

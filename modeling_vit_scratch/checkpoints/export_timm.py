@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import height_width
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import height_width
 from .lineage import Exported, check_counterparts
 from .preprocessing import size_of_images
 from .tables import HEAD, Rule, positions, renames, unapply

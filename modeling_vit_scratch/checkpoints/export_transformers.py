@@ -9,8 +9,8 @@ import transformers
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import height_width
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import height_width
 from .huggingface import DINOV2_FIELDS, MASK_TOKEN, SHARED_FIELDS, rules_of
 from .lineage import Exported, check_counterparts, grid
 from .preprocessing import size_of_images

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import PositionalEncoding
-from ..modeling_vit_scratch import ViTScratchPreTrainedModel
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import PositionalEncoding
+from ..model.modeling_vit_scratch import ViTScratchPreTrainedModel
 from .export_timm import write_timm
 from .export_transformers import write_transformers
 from .lineage import Exported, grid

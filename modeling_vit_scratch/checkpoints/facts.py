@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-from ..configuration_vit_scratch import ViTScratchConfig, field_defaults
+from ..model.configuration_vit_scratch import ViTScratchConfig, field_defaults
 from .files import Source
 from .lineage import Reading
 

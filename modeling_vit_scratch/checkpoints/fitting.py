@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import PositionalEncoding, height_width
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import PositionalEncoding, height_width
 from .preprocessing import size_of_images
 from .tables import HEAD
 

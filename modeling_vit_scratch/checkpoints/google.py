@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layers_vit_scratch import Size, height_width
+from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, grid, square
 from .preprocessing import resize_and_crop

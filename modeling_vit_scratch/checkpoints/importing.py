@@ -13,11 +13,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
 from ..finite import check_weights
-from ..initialization_vit_scratch import renew
-from ..layers_vit_scratch import height_width
-from ..modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.initialization_vit_scratch import renew
+from ..model.layers_vit_scratch import height_width
+from ..model.modeling_vit_scratch import ViTScratchForImageClassification, ViTScratchModel, ViTScratchPreTrainedModel
 from .facts import check_known, check_num_labels, check_size, checked_facts, contradicted
 from .files import Source, open_source, source_of
 from .fitting import POSITIONS, accept_images_of, drop_head, resample

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import Size, height_width
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .tables import Rule
 

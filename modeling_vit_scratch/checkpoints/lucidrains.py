@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, square
 from .tables import Rule, renames

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from ..configuration_vit_scratch import ViTScratchConfig
+from ..model.configuration_vit_scratch import ViTScratchConfig
 from .files import Source
 from .lineage import Lineage, Reading
 from .preprocessing import saved_processor

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..layers_vit_scratch import Size, height_width
+from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, grid, square
 from .tables import Rule, averaged_heads, positions, renames

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..layers_vit_scratch import Size, height_width
+from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, labels
 from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, resize_and_crop

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, square
 from .preprocessing import resize_and_crop

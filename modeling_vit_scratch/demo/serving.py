@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from ..data.images import pillow_silent
-from ..publishing_vit_scratch import SAMPLE
+from ..model.publishing_vit_scratch import SAMPLE
 from ..text import show
 from .page import CSS, build_page, example_files, load_answers
 from .uploads import MOST_BYTES, pixels_limited

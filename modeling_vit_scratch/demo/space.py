@@ -15,8 +15,8 @@ from packaging.version import Version
 
 from ..card import inherited
 from ..hub import CONFIGURATIONS, SAFETENSORS
+from ..model.publishing_vit_scratch import LICENSE_TERMS, SAMPLE, copy_license
 from ..presets import PACKAGE, shipped_path
-from ..publishing_vit_scratch import LICENSE_TERMS, SAMPLE, copy_license
 from ..system.folders import check_new_folder, new_folder
 from ..text import for_markdown
 from .page import example_files, load_answers

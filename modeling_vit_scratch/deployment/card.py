@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..card import header, inherited, named_labels, render
 from ..hub import Checkpoint
-from ..publishing_vit_scratch import CARD, copy_license
+from ..model.publishing_vit_scratch import CARD, copy_license
 from ..text import for_markdown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")

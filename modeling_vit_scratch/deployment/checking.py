@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from ..tracing.program import LEAST_PATCHES
 
 # Largest difference of a logit, as a share of the largest logit where that is above 1.

@@ -16,7 +16,7 @@ from .. import __version__
 from ..card import describe, name_of
 from ..checkpoints.preprocessing import size_of_images
 from ..hub import Checkpoint
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from ..prediction.classifier import classes_exclude_each_other
 from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..system.folders import check_new_folder, new_folder

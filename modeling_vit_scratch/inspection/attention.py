@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..additions_vit_scratch import AttentionPooling
-from ..layers_vit_scratch import height_width
+from ..model.additions_vit_scratch import AttentionPooling
+from ..model.layers_vit_scratch import height_width
 from .loading import evaluating
 
 

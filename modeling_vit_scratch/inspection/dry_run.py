@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ..additions_vit_scratch import Pooler
-from ..encoder_vit_scratch import HiddenState
-from ..layers_vit_scratch import (
+from ..model.additions_vit_scratch import Pooler
+from ..model.encoder_vit_scratch import HiddenState
+from ..model.layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
     PatchEmbedding,

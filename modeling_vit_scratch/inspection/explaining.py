@@ -24,7 +24,7 @@ from ..data.columns import one_form
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..finite import check_logits
-from ..layers_vit_scratch import Size, height_width
+from ..model.layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
 from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..prediction.sources import ImageSources

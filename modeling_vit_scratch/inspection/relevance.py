@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..layers_vit_scratch import MultiHeadSelfAttention, eager_attention, height_width
-from ..merging_vit_scratch import MergedPatches, TokenMerging
+from ..model.layers_vit_scratch import MultiHeadSelfAttention, eager_attention, height_width
+from ..model.merging_vit_scratch import MergedPatches, TokenMerging
 from ..prediction.classifier import probabilities
 from .attention import reading_of
 from .loading import evaluating

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 
-from ..configuration_vit_scratch import ViTScratchConfig
-from ..layers_vit_scratch import height_width
-from ..merging_vit_scratch import merging_schedule
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.layers_vit_scratch import height_width
+from ..model.merging_vit_scratch import merging_schedule
 
 # Patches down and across that an image has at least where its size is open: torch takes a size of 1 for a constant.
 LEAST_PATCHES = 2

@@ -18,8 +18,8 @@ from ..card import architecture, header, in_words, inherited, name_of, render
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
 from ..hub import Checkpoint, hub_id_of, is_hub_id
+from ..model.publishing_vit_scratch import CARD, copy_license
 from ..presets import is_preset
-from ..publishing_vit_scratch import CARD, copy_license
 from ..text import for_code, for_markdown
 from .report import clock
 

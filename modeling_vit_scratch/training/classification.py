@@ -28,7 +28,7 @@ from ..data.sampling import TrainingImages
 from ..data.streaming import ImageStream, StreamedImages
 from ..evaluation.metrics import Outcome, compute_metrics, outcome_of
 from ..evaluation.results import SplitResults, results_lines
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
 from ..text import show
 from .arguments import Arguments, TrainingArguments

@@ -23,7 +23,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.augmentation import variations
 from ..data.preprocessing import normalisation, preprocessing
 from ..evaluation.results import results_lines
-from ..layers_vit_scratch import height_width
+from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
 from .arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments, given_values
 from .card import FinishedRun
