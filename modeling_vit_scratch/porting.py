@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .card import inherited, write_export_card, write_import_card
 from .checkpoints.exporting import export_model
 from .checkpoints.importing import Imported, read_checkpoint
-from .hub import fetched
+from .hub.cards import inherited, write_export_card, write_import_card
+from .hub.fetching import fetched
 from .model.layers_vit_scratch import Size, height_width
 from .model.publishing_vit_scratch import CARD, copy_license
 from .system.folders import check_new_folder, new_folder

@@ -95,8 +95,9 @@ def boxes() -> list[Box]:
         folder("checkpoints", 2.6, 1.0, 3.0, 3.4, "weights of others, in and out"),
         Box(6.2, 1.0, 3.4, 3.4, "model/, which travels", carried),
         folder("tracing", 10.2, 1.0, 2.0, 1.4, "model → graph"),
-        Box(0, 0, 10.9, 0.75, "beside them", beside),
-        folder("system", 11.2, 0, 4.8, 0.75, ""),
+        Box(0, 0, 7.5, 0.75, "beside them", beside),
+        folder("system", 7.7, 0, 4.2, 0.75, ""),
+        folder("hub", 12.1, 0, 3.9, 0.75, ""),
     ]
 
 
@@ -110,7 +111,7 @@ FLOWS = [
     Flow(((12.2, 5.9), (12.9, 3.3))),
     Flow(((11.9, 5.7), (12.9, 1.9))),
     Flow(((12.2, 1.6), (12.9, 1.6))),
-    Flow(((2.0, 2.7), (2.6, 2.7)), "hub.py"),
+    Flow(((2.0, 2.7), (2.6, 2.7)), "hub/"),
     Flow(((4.1, 4.4), (4.1, 4.85), (11.0, 4.85), (11.0, 5.7)), "porting.py"),
     Flow(((7.9, 4.4), (7.9, 5.3))),
     Flow(((9.6, 1.6), (10.2, 1.6))),

@@ -10,10 +10,10 @@ import torch
 
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
 from modeling_vit_scratch.inspection.pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
-from modeling_vit_scratch.prediction.loading import load_checkpoint
 
 # Of the test split.
 ROW = 5

@@ -27,8 +27,8 @@ from transformers import AutoModelForImageClassification
 
 from modeling_vit_scratch.commands.parsing import count, positive
 from modeling_vit_scratch.evaluation.scoring import evaluate
+from modeling_vit_scratch.hub.checkpoint import PRECISIONS, load_checkpoint
 from modeling_vit_scratch.porting import export_checkpoint
-from modeling_vit_scratch.prediction.loading import PRECISIONS, load_checkpoint
 from timing import compare, ratios, with_range
 
 PEERS = ["transformers", *(["timm"] if importlib.util.find_spec("timm") else [])]

@@ -67,7 +67,7 @@ def naps(monkeypatch) -> list[float]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from modeling_vit_scratch import pushing
+    from modeling_vit_scratch.hub import pushing
 
     naps: list[float] = []
     for module in (_http, file_download, pushing):

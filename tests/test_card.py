@@ -15,8 +15,8 @@ from runs import SMALL, classes_of_pictures, vit_scratch
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.card import describe, inherited, name_of
-from modeling_vit_scratch.hub import Checkpoint
+from modeling_vit_scratch.hub.cards import describe, inherited, name_of
+from modeling_vit_scratch.hub.fetching import Checkpoint
 from modeling_vit_scratch.model.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.text import for_markdown

@@ -34,8 +34,8 @@ from modeling_vit_scratch.data.preprocessing import pixel_values
 from modeling_vit_scratch.deployment import exporting
 from modeling_vit_scratch.deployment.card import TEMPLATE
 from modeling_vit_scratch.deployment.measuring import Calibration, measure
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.prediction.classifier import predict
-from modeling_vit_scratch.prediction.loading import load_checkpoint
 from modeling_vit_scratch.tracing import onnx_file
 from modeling_vit_scratch.tracing.preparing import loader_settings
 

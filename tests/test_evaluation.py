@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.evaluation.metrics import outcome_of
 from modeling_vit_scratch.evaluation.scoring import evaluate
-from modeling_vit_scratch.prediction.loading import load_checkpoint
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

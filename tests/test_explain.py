@@ -21,6 +21,7 @@ from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassificat
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.inspection import explaining
 from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
@@ -34,7 +35,6 @@ from modeling_vit_scratch.inspection.relevance import (
     recorded_attention,
     relevance_map,
 )
-from modeling_vit_scratch.prediction.loading import load_checkpoint
 
 SMALL = {"image_size": [24, 32], "patch_size": 8, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
 SMALL |= {"intermediate_size": 48, "num_labels": 5}

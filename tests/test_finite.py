@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 import modeling_vit_scratch
 from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.finite import check_weights
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.inspection.explaining import explain
 from modeling_vit_scratch.prediction.classifier import Classifier
-from modeling_vit_scratch.prediction.loading import load_checkpoint
 
 HEAD = "classification_head.fc.bias"
 PACKAGE = Path(modeling_vit_scratch.__file__).parent

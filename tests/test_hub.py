@@ -27,9 +27,9 @@ from transformers import (
 )
 
 from modeling_vit_scratch import ViTScratchConfig
-from modeling_vit_scratch import hub as hub_of_the_package
+from modeling_vit_scratch.hub import fetching as hub_of_the_package
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.model.publishing_vit_scratch import card_for_the_hub
-from modeling_vit_scratch.prediction.loading import load_checkpoint
 from modeling_vit_scratch.presets import preset_path
 
 # The client hands files to its HTTP library in a way that this one calls old.

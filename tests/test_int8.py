@@ -10,7 +10,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.evaluation.scoring import evaluate
-from modeling_vit_scratch.prediction.loading import load_checkpoint
+from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.tracing import int8, onnx_file
 from modeling_vit_scratch.tracing.int8 import Int8Classifier
 

@@ -87,7 +87,7 @@ INTERFACES = (
         CONFIG,
         "_commit_hash",
         None,
-        "prediction/loading.py training/card.py model/publishing_vit_scratch.py",
+        "hub/checkpoint.py training/card.py model/publishing_vit_scratch.py",
         "which commit of the Hub was loaded; nothing else remembers it",
         "hub",
     ),

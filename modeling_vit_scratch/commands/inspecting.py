@@ -35,12 +35,12 @@ def dry_run(argv: list[str]) -> int:
     add_checkpoint_flags(parser)
     options = vars(parser.parse_args(argv))
     quiet()
-    from ..card import name_of
-    from ..hub import files_of
+    from ..hub.cards import name_of
+    from ..hub.checkpoint import find_model
+    from ..hub.fetching import files_of
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
     from ..inspection.loading import model_of, pixels_of
-    from ..prediction.loading import find_model
     from ..system.folders import check_file, check_not_an_input
 
     if options["output"] is not None:

@@ -29,9 +29,9 @@ def push(argv: list[str]) -> int:
     quiet()
     from huggingface_hub.utils import enable_progress_bars
 
-    from .. import pushing
-    from ..hub import Checkpoint
-    from ..prediction.loading import check_finished
+    from ..hub import pushing
+    from ..hub.checkpoint import check_finished
+    from ..hub.fetching import Checkpoint
 
     check_finished(Checkpoint(options["checkpoint"], Path(options["checkpoint"])))
     if sys.stderr.isatty():

@@ -22,7 +22,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from ..hub import say_where_from
+from ..hub.fetching import say_where_from
 from .columns import image_column, images_and_labels, listed, one_form, only_images
 from .images import UNKNOWN_FORMAT, images_in, is_hidden, is_image, is_missed, not_read, why_not_read
 from .metadata import TABLES, find_tables, labelled

@@ -16,7 +16,7 @@ from datasets import IterableDataset, load_dataset, load_dataset_builder
 from fsspec.core import url_to_fs
 from tqdm.auto import tqdm
 
-from ..hub import say_where_from
+from ..hub.fetching import say_where_from
 from .columns import listed
 from .loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of, why_not
 from .splits import files_by_split, named_splits

@@ -17,9 +17,9 @@ import gradio as gr
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..card import name_of
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
+from ..hub.cards import name_of
 from ..inspection.attention import NoAttentionMapError, attention_map
 from ..inspection.inputs import readable_size, seen_area, shown_input
 from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image

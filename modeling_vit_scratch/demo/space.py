@@ -13,8 +13,8 @@ from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from ..card import inherited
-from ..hub import CONFIGURATIONS, SAFETENSORS
+from ..hub.cards import inherited
+from ..hub.fetching import CONFIGURATIONS, SAFETENSORS
 from ..model.publishing_vit_scratch import LICENSE_TERMS, SAMPLE, copy_license
 from ..presets import PACKAGE, shipped_path
 from ..system.folders import check_new_folder, new_folder

@@ -5,8 +5,8 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..card import header, inherited, named_labels, render
-from ..hub import Checkpoint
+from ..hub.cards import header, inherited, named_labels, render
+from ..hub.fetching import Checkpoint
 from ..model.publishing_vit_scratch import CARD, copy_license
 from ..text import for_markdown
 

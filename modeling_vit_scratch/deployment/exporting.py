@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import __version__
-from ..card import describe, name_of
 from ..checkpoints.preprocessing import size_of_images
-from ..hub import Checkpoint
+from ..hub.cards import describe, name_of
+from ..hub.checkpoint import find_checkpoint, load_checkpoint
+from ..hub.fetching import Checkpoint
 from ..model.layers_vit_scratch import height_width
 from ..prediction.classifier import classes_exclude_each_other
-from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..system.folders import check_new_folder, new_folder
 from ..tracing.int8 import quantize
 from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx

@@ -17,7 +17,7 @@ from ..data.columns import relabelled
 from ..data.loading import load_images
 from ..data.preprocessing import preprocessing
 from ..finite import not_finite
-from ..prediction.loading import load_checkpoint
+from ..hub.checkpoint import load_checkpoint
 from ..system.machine import OneGpu
 from ..tracing.int8 import Int8Classifier
 from .metrics import Outcome, outcome_of

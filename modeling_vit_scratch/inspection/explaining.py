@@ -19,14 +19,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import name_of
 from ..data.columns import one_form
 from ..data.images import BadImageError, read_image
 from ..data.preprocessing import pixel_values
 from ..finite import check_logits
+from ..hub.cards import name_of
+from ..hub.checkpoint import find_checkpoint, load_checkpoint
 from ..model.layers_vit_scratch import Size, height_width
 from ..prediction.classifier import probabilities
-from ..prediction.loading import find_checkpoint, load_checkpoint
 from ..prediction.sources import ImageSources
 from ..system.folders import check_new_folder, new_folder
 from ..text import for_file_name, for_table, for_terminal

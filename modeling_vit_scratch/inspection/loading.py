@@ -20,10 +20,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..data.images import read_image
 from ..data.preprocessing import pixel_values
 from ..finite import check_weights
-from ..hub import Checkpoint
+from ..hub.checkpoint import load_configuration, load_model, load_processor, loading, set_token_merging
+from ..hub.fetching import Checkpoint
 from ..model import modeling_vit_scratch
 from ..model.layers_vit_scratch import height_width
-from ..prediction.loading import load_configuration, load_model, load_processor, loading, set_token_merging
 
 # By the ends of the names of their classes; any other is a body.
 KINDS = {

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from ..data.images import BadImageError, pillow_silent
 from ..data.preprocessing import check_same_size, pixel_values
 from ..finite import check_logits
+from ..hub.checkpoint import find_checkpoint, load_checkpoint
 from ..system.machine import spare_cores
 from ..tracing.int8 import Int8Classifier
-from .loading import find_checkpoint, load_checkpoint
 from .reading import Batch, Prepared, Reader
 from .sources import ImageSources
 

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from ..data.images import BadImageError
-from ..hub import Checkpoint
+from ..hub.fetching import Checkpoint
 from ..system.locking import locked
 from ..text import counted, for_table
 from .classifier import Classifier, Prediction, batches_of

@@ -14,10 +14,10 @@ from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 from transformers import PreTrainedModel, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..card import architecture, header, in_words, inherited, name_of, render
 from ..evaluation.metrics import ClassScores, per_class_report
 from ..evaluation.results import SplitResults
-from ..hub import Checkpoint, hub_id_of, is_hub_id
+from ..hub.cards import architecture, header, in_words, inherited, name_of, render
+from ..hub.fetching import Checkpoint, hub_id_of, is_hub_id
 from ..model.publishing_vit_scratch import CARD, copy_license
 from ..presets import is_preset
 from ..text import for_code, for_markdown

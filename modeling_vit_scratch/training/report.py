@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
-from ..card import describe
 from ..data.streaming import ImageStream
+from ..hub.cards import describe
 from ..system.machine import idle_gpus
 from ..text import counted, show
 from .arguments import TrainingArguments

@@ -24,8 +24,8 @@ from transformers import Trainer, TrainerCallback
 from ..data.columns import listed, one_form
 from ..data.images import read_image
 from ..data.loading import is_image_folder
+from ..hub.pushing import STATE
 from ..presets import is_preset
-from ..pushing import STATE
 from ..system.folders import SET_ASIDE, check_not_an_input, delete, lies_in, open_to_others
 from ..system.locking import locked
 from ..text import counted

@@ -10,12 +10,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.columns import one_form
 from ..finite import check_weights
-from ..hub import Checkpoint
+from ..hub.checkpoint import find_model, load_configuration, load_model, load_processor, loading
+from ..hub.fetching import Checkpoint
 from ..model.configuration_vit_scratch import ViTScratchConfig
 from ..model.initialization_vit_scratch import renew
 from ..model.layers_vit_scratch import height_width
 from ..overrides import parse_overrides
-from ..prediction.loading import find_model, load_configuration, load_model, load_processor, loading
 from ..text import counted
 from .arguments import ModelArguments
 

@@ -32,7 +32,7 @@ from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
-from ..pushing import make_repository, push, push_lines
+from ..hub.pushing import make_repository, push, push_lines
 from ..system.folders import delete, open_to_others
 from ..system.interruption import Interrupted, StopSignal, Vote
 from .arguments import TrainingArguments

@@ -27,11 +27,11 @@ from transformers.utils import (
 )
 
 from ..finite import check_weights
-from ..hub import SAFETENSORS, Checkpoint, fetched, hub_id_of
 from ..model.layers_vit_scratch import height_width
 from ..presets import is_preset, preset_names, preset_path
 from ..system.folders import SET_ASIDE
 from ..tracing.int8 import Int8Classifier
+from .fetching import SAFETENSORS, Checkpoint, fetched, hub_id_of
 
 COPY_AGAIN = "copy or download it again"
 PRECISIONS = ("fp32", "bf16", "int8")

@@ -19,9 +19,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .finite import check_weights
-from .model.configuration_vit_scratch import ViTScratchConfig
-from .model.publishing_vit_scratch import (
+from ..finite import check_weights
+from ..model.configuration_vit_scratch import ViTScratchConfig
+from ..model.publishing_vit_scratch import (
     CARD,
     HUB_ID,
     PROCESSOR,

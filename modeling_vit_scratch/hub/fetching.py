@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .model.publishing_vit_scratch import CARD, HUB_ID
+from ..model.publishing_vit_scratch import CARD, HUB_ID
 
 # What to fetch of a repository: its configuration, its card (for the license) and its weights, and those in safetensors
 # if there are such.

@@ -15,12 +15,12 @@ from PIL import Image
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from . import __version__
-from .hub import SHOWN, Checkpoint
-from .model.layers_vit_scratch import height_width
-from .model.publishing_vit_scratch import CARD, terms_in
-from .presets import shipped_path
-from .text import for_markdown
+from .. import __version__
+from ..model.layers_vit_scratch import height_width
+from ..model.publishing_vit_scratch import CARD, terms_in
+from ..presets import shipped_path
+from ..text import for_markdown
+from .fetching import SHOWN, Checkpoint
 
 
 def write_import_card(
