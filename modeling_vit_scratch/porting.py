@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.exporting import export_model
 from .checkpoints.importing import Imported, read_checkpoint
+from .checkpoints.lineage_export import export_model
 from .hub.cards import inherited, write_export_card, write_import_card
 from .hub.fetching import fetched
 from .model.layers_vit_scratch import Size, height_width

@@ -34,16 +34,16 @@ from transformers import EvalPrediction, ViTConfig, ViTForImageClassification
 
 from modeling_vit_scratch import ViTScratchForImageClassification
 from modeling_vit_scratch.data.augmentation import random_mirror, random_resized_crop
-from modeling_vit_scratch.data.loading import load_images
-from modeling_vit_scratch.data.preprocessing import preprocessing
+from modeling_vit_scratch.data.dataset_loading import load_images
+from modeling_vit_scratch.data.model_input import preprocessing
 from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, collate
 from modeling_vit_scratch.data.splits import parted
 from modeling_vit_scratch.evaluation.metrics import Outcome, compute_metrics, outcome_of
 from modeling_vit_scratch.system.interruption import StopSignal
-from modeling_vit_scratch.training.arguments import Arguments
 from modeling_vit_scratch.training.classification import build_trainer, train
 from modeling_vit_scratch.training.recipes import parse_recipe
 from modeling_vit_scratch.training.starting import build_model
+from modeling_vit_scratch.training.training_arguments import Arguments
 
 CLASSES = ("cat", "dog")
 EVALUATIONS = 25  # points of a curve

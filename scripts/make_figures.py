@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
-from modeling_vit_scratch.inspection.pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
+from modeling_vit_scratch.inspection.overlays import distances, filters, heatmaps, on_image, patch_grid, similarities
 
 # Of the test split.
 ROW = 5

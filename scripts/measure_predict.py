@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from data_loading import PHOTOGRAPH, write_photographs
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.data.model_input import pixel_values
 from modeling_vit_scratch.prediction.classifier import Classifier, batches_of
 from modeling_vit_scratch.prediction.table import predict_table
 from modeling_vit_scratch.presets import preset_path

@@ -53,7 +53,7 @@ def digits_read_once():
 
     from datasets import DatasetDict
 
-    from modeling_vit_scratch.data import loading
+    from modeling_vit_scratch.data import dataset_loading as loading
 
     digits = cache(loading._digits)
     with pytest.MonkeyPatch.context() as patch:

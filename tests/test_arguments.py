@@ -7,12 +7,12 @@ import os
 import pytest
 import torch
 
-from modeling_vit_scratch.data.arguments import AugmentationArguments, DataArguments
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments, DataArguments
 from modeling_vit_scratch.overrides import parse_overrides
 from modeling_vit_scratch.system.machine import spare_cores
-from modeling_vit_scratch.training import arguments as arguments_module
-from modeling_vit_scratch.training.arguments import Arguments, ModelArguments, TrainingArguments, given_values
+from modeling_vit_scratch.training import training_arguments as arguments_module
 from modeling_vit_scratch.training.recipes import argument_classes
+from modeling_vit_scratch.training.training_arguments import Arguments, ModelArguments, TrainingArguments, given_values
 
 NAN, INFINITY = float("nan"), float("inf")
 

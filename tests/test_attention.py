@@ -21,7 +21,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.inspection.attention import NoAttentionMapError, attention_map, attention_rollout
 from modeling_vit_scratch.inspection.inputs import readable_size, seen_area, shown_input
-from modeling_vit_scratch.inspection.pictures import overlay
+from modeling_vit_scratch.inspection.overlays import overlay
 from modeling_vit_scratch.model.merging_vit_scratch import MergedPatches
 
 # 11 rows and 7 columns of patches.

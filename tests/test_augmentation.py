@@ -17,10 +17,10 @@ from transformers import AutoImageProcessor, default_data_collator
 from transformers.image_utils import load_image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.data.arguments import AugmentationArguments
 from modeling_vit_scratch.data.augmentation import random_affine, random_mirror, random_resized_crop, variations
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.preprocessing import pixel_values, preprocessing
+from modeling_vit_scratch.data.model_input import pixel_values, preprocessing
 from modeling_vit_scratch.presets import preset_path
 
 DRAWS = 2000

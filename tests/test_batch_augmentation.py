@@ -9,7 +9,6 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from runs import Run
 
-from modeling_vit_scratch.data.arguments import AugmentationArguments
 from modeling_vit_scratch.data.batch_augmentation import (
     BatchAugmentation,
     cutmix,
@@ -19,6 +18,7 @@ from modeling_vit_scratch.data.batch_augmentation import (
     rand_augment_operations,
     size_at,
 )
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.125)
 EVERYTHING = {
@@ -112,7 +112,7 @@ for name in [name for name in sys.modules if name.startswith("modeling_vit_scrat
 for name in ["kornia", *(name for name in sys.modules if name.startswith("kornia."))]:
     sys.modules[name] = None  # which makes importing it an error
 import torch
-from modeling_vit_scratch.data.arguments import AugmentationArguments
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments
 from modeling_vit_scratch.data.batch_augmentation import BatchAugmentation
 
 for names in ((), ("mixup_alpha", "cutmix_alpha", "progressive_image_size"),

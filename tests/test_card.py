@@ -21,7 +21,7 @@ from modeling_vit_scratch.model.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.text import for_markdown
 from modeling_vit_scratch.training import run_folder
-from modeling_vit_scratch.training.card import FinishedRun, card_metadata, data_sentence
+from modeling_vit_scratch.training.run_card import FinishedRun, card_metadata, data_sentence
 
 ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
 

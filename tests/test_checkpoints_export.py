@@ -16,8 +16,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, ViTScratchModel
 from modeling_vit_scratch.checkpoints import read_checkpoint
 from modeling_vit_scratch.checkpoints.export_timm import crop_share, mlp_ratio
-from modeling_vit_scratch.checkpoints.exporting import export_model
-from modeling_vit_scratch.checkpoints.preprocessing import resize_and_crop
+from modeling_vit_scratch.checkpoints.lineage_export import export_model
+from modeling_vit_scratch.checkpoints.processor_settings import resize_and_crop
 from modeling_vit_scratch.porting import export_checkpoint
 
 # A ViT as transformers and timm have it: 3x3 patches of 4 pixels, width 16, 2 heads of 8, 2 blocks, 5 labels.

@@ -16,9 +16,9 @@ from datasets.exceptions import DatasetNotFoundError
 from pictures import class_folders, encoded, noise, plain, row
 from sklearn.datasets import load_digits
 
-from modeling_vit_scratch.data import loading as data
+from modeling_vit_scratch.data import dataset_loading as data
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.splits import classes_without_images, with_splits
 
 FILES = [encoded(plain(index, mode="L")) for index in range(12)]

@@ -23,11 +23,11 @@ from runs import Service, free_port, refused, vit_scratch
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import pillow_silent, read_image
-from modeling_vit_scratch.data.loading import load_images
-from modeling_vit_scratch.demo import page as demo
+from modeling_vit_scratch.demo import demo_page as demo
 from modeling_vit_scratch.demo import serving
-from modeling_vit_scratch.demo.page import load_answers
+from modeling_vit_scratch.demo.demo_page import load_answers
 from modeling_vit_scratch.inspection.attention import NoAttentionMapError
 from modeling_vit_scratch.prediction.classifier import predict
 

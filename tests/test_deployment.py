@@ -30,10 +30,10 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, ViTScratchModel
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.preprocessing import pixel_values
-from modeling_vit_scratch.deployment import exporting
-from modeling_vit_scratch.deployment.card import TEMPLATE
-from modeling_vit_scratch.deployment.measuring import Calibration, measure
+from modeling_vit_scratch.data.model_input import pixel_values
+from modeling_vit_scratch.deployment import file_export as exporting
+from modeling_vit_scratch.deployment.calibration import Calibration, measure
+from modeling_vit_scratch.deployment.file_card import TEMPLATE
 from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.prediction.classifier import predict
 from modeling_vit_scratch.tracing import onnx_file

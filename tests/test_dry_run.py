@@ -34,7 +34,7 @@ from modeling_vit_scratch import (
     ViTScratchForImageClassification,
     ViTScratchForMaskedImageModeling,
 )
-from modeling_vit_scratch.inspection import measuring
+from modeling_vit_scratch.inspection import layer_costs as measuring
 from modeling_vit_scratch.inspection.dry_run import REFUSED, dry_run, folded
 from modeling_vit_scratch.inspection.dry_run_report import as_json, as_text
 from modeling_vit_scratch.presets import preset_names, preset_path

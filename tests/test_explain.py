@@ -18,15 +18,15 @@ from runs import contents, refused, vit_scratch
 from transformers import AutoImageProcessor, AutoModel, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import read_image
-from modeling_vit_scratch.data.loading import load_images
-from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.data.model_input import pixel_values
 from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.inspection import explaining
 from modeling_vit_scratch.inspection.attention import attention_distance, attention_map
 from modeling_vit_scratch.inspection.embeddings import patch_filters, position_similarity
 from modeling_vit_scratch.inspection.explaining import explain
-from modeling_vit_scratch.inspection.pictures import heatmaps, patch_grid
+from modeling_vit_scratch.inspection.overlays import heatmaps, patch_grid
 from modeling_vit_scratch.inspection.relevance import (
     Occlusion,
     most_important,

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
 from modeling_vit_scratch.training import run_folder
-from modeling_vit_scratch.training.arguments import ModelArguments
 from modeling_vit_scratch.training.finetuning import block_layers, merge, prepare
 from modeling_vit_scratch.training.report import EpochReport
+from modeling_vit_scratch.training.training_arguments import ModelArguments
 
 LORA = ("--finetuning=lora", "--lora_rank=3", "--lora_alpha=12")
 PARTS = ("base_layer", "lora_A.default", "lora_B.default")  # of a layer, by PEFT's names

@@ -8,7 +8,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.evaluation.scoring import evaluate
 from modeling_vit_scratch.hub.checkpoint import load_checkpoint
 from modeling_vit_scratch.tracing import int8, onnx_file

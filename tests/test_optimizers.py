@@ -9,10 +9,10 @@ from torch import nn
 from torch.optim import AdamW
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.training.arguments import ModelArguments
 from modeling_vit_scratch.training.finetuning import prepare
 from modeling_vit_scratch.training.optimizers import Muon, MuonForBlocks, decay_by_layer, orthogonal
 from modeling_vit_scratch.training.trainer import ViTTrainer
+from modeling_vit_scratch.training.training_arguments import ModelArguments
 
 RATE = 0.01
 

@@ -14,8 +14,8 @@ from runs import refused, vit_scratch
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from modeling_vit_scratch import ViTScratchModel
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import BadImageError
-from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.evaluation.scoring import evaluate
 from modeling_vit_scratch.prediction.classifier import Prediction, predict
 

@@ -16,7 +16,7 @@ import torch
 from pictures import noise
 from runs import Run, Service, contents, free_port, joining, refused, vit_scratch
 
-from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.prediction import classifier as prediction
 from modeling_vit_scratch.prediction import table as prediction_table
 from modeling_vit_scratch.prediction import writing

@@ -27,15 +27,15 @@ from transformers import (
 )
 
 from modeling_vit_scratch import ViTScratchBackbone
-from modeling_vit_scratch.data.loading import load_unlabelled
+from modeling_vit_scratch.data.dataset_loading import load_unlabelled
 from modeling_vit_scratch.data.sampling import TrainingImages, collate
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.training import pretraining
-from modeling_vit_scratch.training.arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments
 from modeling_vit_scratch.training.masking import BlockMasks, MaskedImages, block_pixels
 from modeling_vit_scratch.training.pretraining import build_model, settle
 from modeling_vit_scratch.training.recipes import RecipeParser, parse_recipe, recipe_of
 from modeling_vit_scratch.training.run_images import load_splits
+from modeling_vit_scratch.training.training_arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments
 
 MASKS = BlockMasks(grid_size=(6, 8), block_size=(2, 1), ratio=0.6, seed=3)
 # The learning rate 0 leaves every weight as it was at the start.

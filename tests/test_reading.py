@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor
 
 from modeling_vit_scratch.data import preprocessing, sampling
 from modeling_vit_scratch.data.images import BadImageError, read_image
-from modeling_vit_scratch.data.preprocessing import pixel_values
+from modeling_vit_scratch.data.model_input import pixel_values
 from modeling_vit_scratch.data.sampling import TrainingImages
 from modeling_vit_scratch.prediction import classifier, reading, sources
 from modeling_vit_scratch.prediction.classifier import Classifier, Prediction, batches_of

@@ -16,9 +16,9 @@ from transformers import TrainerControl, TrainerState
 from modeling_vit_scratch.evaluation.metrics import Outcome, outcome_of
 from modeling_vit_scratch.evaluation.results import SplitResults, results_lines
 from modeling_vit_scratch.training import report
-from modeling_vit_scratch.training.arguments import TrainingArguments
-from modeling_vit_scratch.training.pictures import draw_training
 from modeling_vit_scratch.training.report import EpochReport, clock, split_line
+from modeling_vit_scratch.training.run_pictures import draw_training
+from modeling_vit_scratch.training.training_arguments import TrainingArguments
 
 HISTORY = [
     {"epoch": 1.0, "loss": 2.0},

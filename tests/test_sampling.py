@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from modeling_vit_scratch.data.arguments import AugmentationArguments
 from modeling_vit_scratch.data.augmentation import variations
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments
 from modeling_vit_scratch.data.images import BadImageError
-from modeling_vit_scratch.data.preprocessing import preprocessing
+from modeling_vit_scratch.data.model_input import preprocessing
 from modeling_vit_scratch.data.sampling import DrawSampler, ProcessBatches, TrainingImages, collate, leave_signals
 from modeling_vit_scratch.presets import preset_path
 

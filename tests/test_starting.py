@@ -8,8 +8,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification, ViTScratchModel
 from modeling_vit_scratch.checkpoints.importing import read_checkpoint
-from modeling_vit_scratch.training.arguments import ModelArguments
 from modeling_vit_scratch.training.starting import build_model
+from modeling_vit_scratch.training.training_arguments import ModelArguments
 
 SIZES = {"image_size": 8, "patch_size": 4, "hidden_size": 12, "num_attention_heads": 3, "intermediate_size": 20}
 HEAD = "classification_head.fc.weight"

@@ -24,10 +24,10 @@ from runs import SMALL, Result, Run, free_port, joining, refused, same_weights, 
 from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor
 
-from modeling_vit_scratch.data.arguments import AugmentationArguments
 from modeling_vit_scratch.data.augmentation import variations
+from modeling_vit_scratch.data.dataset_loading import load_images
+from modeling_vit_scratch.data.image_arguments import AugmentationArguments
 from modeling_vit_scratch.data.images import BadImageError
-from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.sampling import UNREADABLE, collate
 from modeling_vit_scratch.data.streaming import StreamBatches, StreamedImages, StreamError, stream_images
 from modeling_vit_scratch.presets import preset_path

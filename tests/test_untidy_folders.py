@@ -16,12 +16,12 @@ from PIL import Image
 from runs import SMALL, refused, vit_scratch
 
 from modeling_vit_scratch.data import images
+from modeling_vit_scratch.data.dataset_loading import load_images
 from modeling_vit_scratch.data.images import images_in, not_read, read_image
-from modeling_vit_scratch.data.loading import load_images
 from modeling_vit_scratch.data.streaming import stream_images
 from modeling_vit_scratch.inspection.explaining import _index_of
-from modeling_vit_scratch.training.arguments import ModelArguments
 from modeling_vit_scratch.training.starting import build_model
+from modeling_vit_scratch.training.training_arguments import ModelArguments
 
 HEIC = 'HEIC, which is read after pip install "vit-scratch[heif]"'
 

@@ -10,9 +10,9 @@ import transformers
 from runs import SMALL, classes_of_pictures, contents, refused, vit_scratch
 from transformers import SchedulerType
 
-from modeling_vit_scratch.training.arguments import MUST_BE_OFF, MUST_BE_ON
 from modeling_vit_scratch.training.recipes import parse_recipe
 from modeling_vit_scratch.training.trainer import ViTTrainer
+from modeling_vit_scratch.training.training_arguments import MUST_BE_OFF, MUST_BE_ON
 
 # Every setting of transformers, decided: what is refused if it is not as it must be, what another test is about, and
 # what is transformers' or torch's own affair, and works.

@@ -15,7 +15,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..model.configuration_vit_scratch import ViTScratchConfig
 from ..model.layers_vit_scratch import height_width
 from .lineage import Exported, check_counterparts
-from .preprocessing import size_of_images
+from .processor_settings import size_of_images
 from .tables import HEAD, Rule, positions, renames, unapply
 from .timm import LAYERSCALE_AT_FIRST, ONE_HEAD, TABLE, TWO_HEADS, positions_with_registers
 from .timm_settings import ACTIVATIONS

@@ -13,7 +13,7 @@ from ..model.configuration_vit_scratch import ViTScratchConfig
 from ..model.layers_vit_scratch import height_width
 from .huggingface import DINOV2_FIELDS, MASK_TOKEN, SHARED_FIELDS, rules_of
 from .lineage import Exported, check_counterparts, grid
-from .preprocessing import size_of_images
+from .processor_settings import size_of_images
 from .tables import HEAD, unapply
 
 # What all of these models have in common.

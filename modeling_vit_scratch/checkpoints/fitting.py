@@ -9,7 +9,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..model.configuration_vit_scratch import ViTScratchConfig
 from ..model.layers_vit_scratch import PositionalEncoding, height_width
-from .preprocessing import size_of_images
+from .processor_settings import size_of_images
 from .tables import HEAD
 
 # Attention needs memory for the square of this.

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, grid, square
-from .preprocessing import resize_and_crop
+from .processor_settings import resize_and_crop
 from .tables import Rule, positions, renames
 
 BLOCK, POOL = "Transformer/encoderblock_*", "MAPHead_0"

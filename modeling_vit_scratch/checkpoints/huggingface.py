@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading
-from .preprocessing import saved_processor
+from .processor_settings import saved_processor
 from .tables import Rule, averaged_heads, in_halves, in_thirds, joined, positions, renames
 
 TABLE = {

@@ -22,7 +22,7 @@ from .facts import check_known, check_num_labels, check_size, checked_facts, con
 from .files import Source, open_source, source_of
 from .fitting import POSITIONS, accept_images_of, drop_head, resample
 from .lineage import Reading
-from .preprocessing import RGB, image_processor
+from .processor_settings import RGB, image_processor
 from .recognition import recognise
 from .tables import HEAD, apply, of_classifier
 

@@ -6,7 +6,7 @@ from typing import Any
 from ..model.configuration_vit_scratch import ViTScratchConfig
 from .files import Source
 from .lineage import Lineage, Reading
-from .preprocessing import saved_processor
+from .processor_settings import saved_processor
 from .tables import BODY, renames
 
 IGNORED = {

@@ -10,7 +10,7 @@ from PIL import Image
 from ..model.layers_vit_scratch import Size, height_width
 from .files import Source
 from .lineage import VIT_FIELDS, labels
-from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, resize_and_crop
+from .processor_settings import IMAGENET_MEAN, IMAGENET_STD, resize_and_crop
 
 # What only the name of an architecture tells, in timm 1.0.31.
 CLIP_NAME = re.compile(r"_clip_")

@@ -6,7 +6,7 @@ from typing import Any
 from ..model.layers_vit_scratch import height_width
 from .files import Source
 from .lineage import VIT_FIELDS, Lineage, Reading, square
-from .preprocessing import resize_and_crop
+from .processor_settings import resize_and_crop
 from .tables import positions, renames
 
 BLOCK = "encoder.layers.encoder_layer_*"

@@ -102,8 +102,8 @@ def _to_a_library(arguments: argparse.Namespace) -> list[str]:
 
 
 def _to_a_file(arguments: argparse.Namespace) -> list[str]:
-    from ..deployment.exporting import export_classifier
-    from ..deployment.measuring import Calibration
+    from ..deployment.calibration import Calibration
+    from ..deployment.file_export import export_classifier
 
     calibration = None
     if arguments.calibrate is not None:

@@ -40,7 +40,7 @@ def dry_run(argv: list[str]) -> int:
     from ..hub.fetching import files_of
     from ..inspection import dry_run as dry_running
     from ..inspection.dry_run_report import FORMATS
-    from ..inspection.loading import model_of, pixels_of
+    from ..inspection.model_loading import model_of, pixels_of
     from ..system.folders import check_file, check_not_an_input
 
     if options["output"] is not None:

@@ -12,7 +12,7 @@ from random import Random
 
 from PIL import Image, ImageOps
 
-from .arguments import AugmentationArguments
+from .image_arguments import AugmentationArguments
 
 Variation = Callable[[Image.Image, Random], Image.Image]
 

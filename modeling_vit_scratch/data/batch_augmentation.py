@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Beta
 
-from .arguments import AugmentationArguments
+from .image_arguments import AugmentationArguments
 
 Operation = Callable[[Tensor], Tensor]
 

@@ -24,7 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from .augmentation import Variation
 from .images import BadImageError, read_image
-from .preprocessing import pixel_values
+from .model_input import pixel_values
 
 # Where a batch says which of its images could not be read.
 UNREADABLE = "unreadable"

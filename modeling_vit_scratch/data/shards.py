@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..hub.fetching import say_where_from
 from .columns import listed
-from .loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of, why_not
+from .dataset_loading import FORMATS, commit_in, could_be_hub_dataset, files_of_many_images, reason_of, why_not
 from .splits import files_by_split, named_splits
 
 # Shards that are counted at once: it is mostly waiting.

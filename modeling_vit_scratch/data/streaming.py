@@ -23,8 +23,8 @@ from torch.utils.data import Sampler
 
 from ..text import counted
 from .columns import image_column, label_column, listed, one_form, only_images, undecoded, with_labels
+from .dataset_loading import is_digits, reason_of
 from .images import BadImageError, read_image
-from .loading import is_digits, reason_of
 from .sampling import UNREADABLE, TrainingImages
 from .shards import count_images, find_shards, literally
 

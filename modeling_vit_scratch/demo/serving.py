@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""Serving the page of `page.py`: where it listens, what it keeps, and what it leaves out.
+"""Serving the page of `demo_page.py`: where it listens, what it keeps, and what it leaves out.
 
 Nothing on the page needs the internet: it has the fonts of the system and no telemetry, and Gradio serves its scripts
 itself.
@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from ..data.images import pillow_silent
 from ..model.publishing_vit_scratch import SAMPLE
 from ..text import show
-from .page import CSS, build_page, example_files, load_answers
+from .demo_page import CSS, build_page, example_files, load_answers
 from .uploads import MOST_BYTES, pixels_limited
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")

@@ -19,7 +19,7 @@ from ..model.publishing_vit_scratch import LICENSE_TERMS, SAMPLE, copy_license
 from ..presets import PACKAGE, shipped_path
 from ..system.folders import check_new_folder, new_folder
 from ..text import for_markdown
-from .page import example_files, load_answers
+from .demo_page import example_files, load_answers
 
 APP = '''"""The page of an image classifier, written by `vit-scratch demo --space`.
 

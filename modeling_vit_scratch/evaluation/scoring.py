@@ -14,8 +14,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data.checking import check_images
 from ..data.columns import relabelled
-from ..data.loading import load_images
-from ..data.preprocessing import preprocessing
+from ..data.dataset_loading import load_images
+from ..data.model_input import preprocessing
 from ..finite import not_finite
 from ..hub.checkpoint import load_checkpoint
 from ..system.machine import OneGpu

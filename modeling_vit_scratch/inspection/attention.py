@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from ..model.additions_vit_scratch import AttentionPooling
 from ..model.layers_vit_scratch import height_width
-from .loading import evaluating
+from .model_loading import evaluating
 
 
 class NoAttentionMapError(ValueError):

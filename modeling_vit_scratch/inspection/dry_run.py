@@ -25,8 +25,8 @@ from ..model.layers_vit_scratch import (
     TransformerEncoderBlock,
     height_width,
 )
-from .loading import evaluating
-from .measuring import TIMED_PASSES, kept_by, operations_of, seconds_of, shapes_of
+from .layer_costs import TIMED_PASSES, kept_by, operations_of, seconds_of, shapes_of
+from .model_loading import evaluating
 
 # The article's steps. A step of another kind of layer has no number.
 STEPS: dict[type[nn.Module], int] = {

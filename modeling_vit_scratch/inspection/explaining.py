@@ -21,7 +21,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.columns import one_form
 from ..data.images import BadImageError, read_image
-from ..data.preprocessing import pixel_values
+from ..data.model_input import pixel_values
 from ..finite import check_logits
 from ..hub.cards import name_of
 from ..hub.checkpoint import find_checkpoint, load_checkpoint
@@ -32,10 +32,10 @@ from ..system.folders import check_new_folder, new_folder
 from ..text import for_file_name, for_table, for_terminal
 from .attention import attention_distance, attention_map, reading_of
 from .embeddings import patch_filters, position_similarity
+from .explain_page import write_page
 from .inputs import seen_area, shown_input
-from .loading import evaluating
-from .page import write_page
-from .pictures import distances, filters, heatmaps, on_image, patch_grid, similarities
+from .model_loading import evaluating
+from .overlays import distances, filters, heatmaps, on_image, patch_grid, similarities
 from .relevance import Occlusion, check_classifier, occlusion, recorded_attention, relevance_map
 
 # Of all attention: itself, its gradient, and their product.

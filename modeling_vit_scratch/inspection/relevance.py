@@ -18,7 +18,7 @@ from ..model.layers_vit_scratch import MultiHeadSelfAttention, eager_attention, 
 from ..model.merging_vit_scratch import MergedPatches, TokenMerging
 from ..prediction.classifier import probabilities
 from .attention import reading_of
-from .loading import evaluating
+from .model_loading import evaluating
 
 # Of probabilities, which are shown in hundredths of a percent.
 LEAST_DIFFERENCE = 1e-4

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.images import BadImageError, pillow_silent
-from ..data.preprocessing import check_same_size, pixel_values
+from ..data.model_input import check_same_size, pixel_values
 from ..finite import check_logits
 from ..hub.checkpoint import find_checkpoint, load_checkpoint
 from ..system.machine import spare_cores

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images import BadImageError, decoded
-from ..data.preprocessing import PIXELS_TOGETHER, joined, parts_of_pixel_values
+from ..data.model_input import PIXELS_TOGETHER, joined, parts_of_pixel_values
 from .sources import ImageSources
 
 # Images that a thread takes at a time, unless they have so many bytes.

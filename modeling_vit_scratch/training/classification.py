@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.arguments import DataArguments
 from ..data.augmentation import Variation, variations
 from ..data.batch_augmentation import BatchAugmentation
-from ..data.preprocessing import normalisation, preprocessing
+from ..data.image_arguments import DataArguments
+from ..data.model_input import normalisation, preprocessing
 from ..data.sampling import TrainingImages
 from ..data.streaming import ImageStream, StreamedImages
 from ..evaluation.metrics import Outcome, compute_metrics, outcome_of
@@ -31,12 +31,11 @@ from ..evaluation.results import SplitResults, results_lines
 from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
 from ..text import show
-from .arguments import Arguments, TrainingArguments
-from .card import FinishedRun
 from .finetuning import check_finetuning, check_resumable, merge, prepare
 from .losses import ClassificationLoss, class_weights
 from .recipes import AnyArguments, recipe_of
 from .report import EpochReport, clock, plan
+from .run_card import FinishedRun
 from .run_folder import (
     PICTURE,
     SAMPLE,
@@ -53,6 +52,7 @@ from .run_folder import (
 from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .starting import build_model
 from .trainer import ViTTrainer
+from .training_arguments import Arguments, TrainingArguments
 from .vetting import check_schedule, check_settings, settings_of_others
 
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..presets import is_preset
-from .arguments import Arguments, ModelArguments
 from .sharding import reshard, whole
+from .training_arguments import Arguments, ModelArguments
 
 if TYPE_CHECKING:
     from peft import PeftModel

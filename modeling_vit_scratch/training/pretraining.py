@@ -21,18 +21,16 @@ from transformers import AutoModelForMaskedImageModeling, PreTrainedModel, set_s
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.augmentation import variations
-from ..data.preprocessing import normalisation, preprocessing
+from ..data.model_input import normalisation, preprocessing
 from ..evaluation.results import results_lines
 from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
-from .arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments, given_values
-from .card import FinishedRun
 from .classification import first_image, say, training_images
 from .finetuning import check_resumable
 from .masking import BlockMasks, MaskedImages, block_pixels
-from .pictures import draw_losses
 from .recipes import recipe_of
 from .report import EpochReport, clock, plan
+from .run_card import FinishedRun
 from .run_folder import (
     PICTURE,
     check_output_dir,
@@ -45,8 +43,10 @@ from .run_folder import (
     write_checkpoint,
 )
 from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
+from .run_pictures import draw_losses
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
+from .training_arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments, given_values
 from .vetting import check_schedule, check_settings, settings_of_others
 
 METRIC = "validation_loss"

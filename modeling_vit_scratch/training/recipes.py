@@ -20,7 +20,7 @@ from transformers import HfArgumentParser
 
 from ..overrides import RecipeLoader, closest_name
 from ..presets import recipe_names, recipe_path
-from .arguments import NOT_IN_PRETRAINING, Arguments, PretrainingArguments, TrainingArguments, given_values
+from .training_arguments import NOT_IN_PRETRAINING, Arguments, PretrainingArguments, TrainingArguments, given_values
 from .vetting import settings_of_others
 
 AnyArguments = Arguments | PretrainingArguments

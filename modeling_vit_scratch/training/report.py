@@ -15,7 +15,7 @@ from ..data.streaming import ImageStream
 from ..hub.cards import describe
 from ..system.machine import idle_gpus
 from ..text import counted, show
-from .arguments import TrainingArguments
+from .training_arguments import TrainingArguments
 
 # Class counts on one line up to this many classes; beyond, their range.
 MOST_CLASSES_LISTED = 12

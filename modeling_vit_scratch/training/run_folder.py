@@ -22,17 +22,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback
 
 from ..data.columns import listed, one_form
+from ..data.dataset_loading import is_image_folder
 from ..data.images import read_image
-from ..data.loading import is_image_folder
 from ..hub.pushing import STATE
 from ..presets import is_preset
 from ..system.folders import SET_ASIDE, check_not_an_input, delete, lies_in, open_to_others
 from ..system.locking import locked
 from ..text import counted
-from .arguments import TrainingArguments
-from .card import FinishedRun, write_model_card
 from .finetuning import ADAPTER
-from .pictures import draw_training
+from .run_card import FinishedRun, write_model_card
+from .run_pictures import draw_training
+from .training_arguments import TrainingArguments
 from .vetting import settings_of_others
 
 logger = logging.getLogger(__name__)

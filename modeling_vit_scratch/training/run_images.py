@@ -16,13 +16,13 @@ from datasets import Dataset, DatasetDict
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from ..data.arguments import DataArguments
 from ..data.checking import NO_IMAGES, KnownImages, check_images, duplicates
-from ..data.loading import load_images, load_unlabelled
+from ..data.dataset_loading import load_images, load_unlabelled
+from ..data.image_arguments import DataArguments
 from ..data.splits import classes_without_images, with_splits
 from ..data.streaming import ImageStream, stream_images
-from .arguments import TrainingArguments
 from .run_folder import CHECKED, INCOMPLETE, STATE
+from .training_arguments import TrainingArguments
 
 # Split -> how many images it has, and digests of them and their labels: in their order, and in whatever order.
 Fingerprint = dict[str, dict[str, Any]]

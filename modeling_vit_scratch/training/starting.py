@@ -17,7 +17,7 @@ from ..model.initialization_vit_scratch import renew
 from ..model.layers_vit_scratch import height_width
 from ..overrides import parse_overrides
 from ..text import counted
-from .arguments import ModelArguments
+from .training_arguments import ModelArguments
 
 # Parts of the body that a checkpoint of another job lacks: only classifiers pool, only pre-training masks.
 OF_ONE_JOB = ("pooler.", "mask_patches.")

@@ -35,13 +35,13 @@ from ..data.streaming import StreamError
 from ..hub.pushing import make_repository, push, push_lines
 from ..system.folders import delete, open_to_others
 from ..system.interruption import Interrupted, StopSignal, Vote
-from .arguments import TrainingArguments
 from .averaging import WeightAverage
 from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
 from .run_folder import INCOMPLETE_CHECKPOINT, STATE, keep_the_best, rotate_checkpoints
 from .sharding import check_checkpoint, check_plugin, keep_origin, local
+from .training_arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ..data.images import read_image
-from ..data.preprocessing import pixel_values
+from ..data.model_input import pixel_values
 from ..hub.cards import name_of
 from ..inspection.attention import NoAttentionMapError, attention_map
 from ..inspection.inputs import readable_size, seen_area, shown_input
-from ..inspection.pictures import LEAST_SIDE, MOST_SIDE, on_image
+from ..inspection.overlays import LEAST_SIDE, MOST_SIDE, on_image
 from ..prediction.classifier import Classifier, Prediction
 from ..prediction.sources import ImageSources
 from ..prediction.writing import write_predictions

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..data.dataset_loading import is_unlabelled_folder, load_unlabelled
 from ..data.images import pillow_silent
-from ..data.loading import is_unlabelled_folder, load_unlabelled
 from ..evaluation.results import ALL
 from ..evaluation.scoring import labelled_split
 from ..hub.cards import name_of

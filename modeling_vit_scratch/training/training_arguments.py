@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers.integrations import is_tensorboard_available
 
-from ..data.arguments import AugmentationArguments, DataArguments, check_range
+from ..data.image_arguments import AugmentationArguments, DataArguments, check_range
 from ..overrides import parse_overrides
 from ..system.machine import OneGpu, spare_cores
 from .vetting import check_values

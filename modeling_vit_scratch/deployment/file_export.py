@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import __version__
-from ..checkpoints.preprocessing import size_of_images
+from ..checkpoints.processor_settings import size_of_images
 from ..hub.cards import describe, name_of
 from ..hub.checkpoint import find_checkpoint, load_checkpoint
 from ..hub.fetching import Checkpoint
@@ -24,9 +24,9 @@ from ..tracing.int8 import quantize
 from ..tracing.onnx_file import check_installed, is_large, label, logits_of, opened, write_onnx
 from ..tracing.preparing import RGB, loader_settings
 from ..tracing.program import LEAST_PATCHES, program_of, quiet, why_fixed, without_traces
-from .card import Facts, version_of, write_card
+from .calibration import Calibration, measure
 from .checking import TOLERANCE, largest_difference, references, sizes_in_words
-from .measuring import Calibration, measure
+from .file_card import Facts, version_of, write_card
 
 FORMATS = {"onnx": "model.onnx", "onnx-int8": "model.onnx", "torch-export": "model.pt2"}
 # Rounding moves logits; by as much as the largest of them it does not, unless something is wrong.

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.images import read_image
-from ..data.preprocessing import pixel_values
+from ..data.model_input import pixel_values
 from ..finite import check_weights
 from ..hub.checkpoint import load_configuration, load_model, load_processor, loading, set_token_merging
 from ..hub.fetching import Checkpoint
