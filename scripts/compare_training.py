@@ -40,8 +40,9 @@ from modeling_vit_scratch.data.sampling import UNREADABLE, TrainingImages, colla
 from modeling_vit_scratch.data.splits import parted
 from modeling_vit_scratch.evaluation.metrics import Outcome, compute_metrics, outcome_of
 from modeling_vit_scratch.system.interruption import StopSignal
-from modeling_vit_scratch.training.classification import build_trainer, train
+from modeling_vit_scratch.training.classification import Classification, train
 from modeling_vit_scratch.training.recipes import parse_recipe
+from modeling_vit_scratch.training.run import Built
 from modeling_vit_scratch.training.starting import build_model
 from modeling_vit_scratch.training.training_arguments import Arguments
 
@@ -190,7 +191,7 @@ def time_steps(options: argparse.Namespace) -> None:
     peer, _ = transformers_trainer(options, arguments, options.output / "time-transformers", 0, 1000)
     splits = load_images(str(write_parquet(options)))
     model, processor, _ = build_model(arguments.model, list(CLASSES))
-    our_trainer, _ = build_trainer(model, processor, splits, arguments, StopSignal())
+    our_trainer, _ = Classification(arguments).build_trainer(Built(model, processor, []), splits, StopSignal())
     steps: dict[str, list[float]] = {"ours": [], "transformers": []}
     loops = {}
     for side, trainer in (("ours", our_trainer), ("transformers", peer)):

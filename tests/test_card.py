@@ -20,7 +20,7 @@ from modeling_vit_scratch.hub.fetching import Checkpoint
 from modeling_vit_scratch.model.publishing_vit_scratch import copy_license
 from modeling_vit_scratch.presets import preset_names, preset_path
 from modeling_vit_scratch.text import for_markdown
-from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training import classification
 from modeling_vit_scratch.training.run_card import FinishedRun, card_metadata, data_sentence
 
 ODD_NAMES = ["a|b", "*bold* _it_", "# 1: 'x' \"y\"", "<b>&amp;", "[link](here)", "日本 ü", "`code`"]
@@ -34,7 +34,7 @@ def card(digits_run):
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """Train for a step without a picture; gives the folder."""
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
 
     def train(*flags: object, name: str = "run"):
         folder = tmp_path / name

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch import ViTScratchConfig, ViTScratchForImageClassification
-from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training import classification
 from modeling_vit_scratch.training.finetuning import block_layers, merge, prepare
 from modeling_vit_scratch.training.report import EpochReport
 from modeling_vit_scratch.training.training_arguments import ModelArguments
@@ -24,7 +24,7 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

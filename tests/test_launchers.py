@@ -31,7 +31,7 @@ from torch.distributed.run import get_args_parser
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from modeling_vit_scratch.presets import preset_path, recipe_names, shipped_path
-from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training import classification
 from modeling_vit_scratch.training.recipes import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -223,7 +223,7 @@ def test_fsdp_wraps_the_encoder_blocks():
 
 
 def test_the_number_of_processes_does_not_change_the_losses(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
     # 1,229 images make the last batch of an epoch smaller, and the images are varied. What a model drops is drawn by
     # each process for itself.
     flags = (

@@ -12,7 +12,7 @@ import transformers
 from runs import SMALL, Run, vit_scratch, weights
 
 from modeling_vit_scratch.system.machine import PATIENT_THREADS, idle_gpus
-from modeling_vit_scratch.training import pretraining, report, run_folder
+from modeling_vit_scratch.training import classification, pretraining, report
 
 # The page faults of making and freeing 64 MB ten times, as a layer does with its activations.
 FAULTS = """
@@ -83,7 +83,7 @@ def four_gpus(monkeypatch):
 
 @pytest.mark.parametrize("verb", ["train", "pretrain"])
 def test_a_run_is_the_same_whether_it_sees_one_gpu_or_several(verb, tmp_path, monkeypatch, request):
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
     monkeypatch.setattr(pretraining, "draw_pretraining", lambda *arguments: None)
     flags = [
         verb,

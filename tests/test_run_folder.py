@@ -15,7 +15,7 @@ from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
 from modeling_vit_scratch.data import checking
-from modeling_vit_scratch.training import run_folder, trainer
+from modeling_vit_scratch.training import classification, run_folder, trainer
 from modeling_vit_scratch.training.report import EpochReport
 from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE, checkpoints_in, rotate_checkpoints
 
@@ -24,7 +24,7 @@ CHOOSE = "choose another --output_dir"
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_cost_the_checkpoint(command, tm
         there.append((tmp_path / "run" / "config.json").is_file())
         raise MemoryError("no room for a matrix\n\x1b[31m")
 
-    monkeypatch.setattr(run_folder, "draw_training", fail)
+    monkeypatch.setattr(classification, "draw_training", fail)
     result = vit_scratch(*command, f"--output_dir={tmp_path / 'run'}")
     assert (result.status, result.err, there) == (0, "", [True])
     assert "picture    none: it could not be drawn (no room for a matrix \\x1b[31m)" in result.lines

@@ -33,7 +33,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForImageClassification
 
-from modeling_vit_scratch.training import run_folder
+from modeling_vit_scratch.training import classification
 from modeling_vit_scratch.training.optimizers import MuonForBlocks
 from modeling_vit_scratch.training.sharding import check_checkpoint, check_plugin, sharded_like, whole
 
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs torc
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
 
 
 def sharded(*arguments, folder, before=""):

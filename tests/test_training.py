@@ -27,8 +27,8 @@ from transformers import (
 
 from modeling_vit_scratch import ViTScratchForMaskedImageModeling, ViTScratchModel
 from modeling_vit_scratch.data.images import read_image
+from modeling_vit_scratch.training import classification
 from modeling_vit_scratch.training import classification as training
-from modeling_vit_scratch.training import run_folder
 from modeling_vit_scratch.training.recipes import parse_recipe, recipe_of
 from modeling_vit_scratch.training.run_folder import CHECKED
 from modeling_vit_scratch.training.run_images import load_splits
@@ -45,7 +45,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def no_picture(monkeypatch):
     """Do not draw: most of the time that a small run takes."""
-    monkeypatch.setattr(run_folder, "draw_training", lambda *arguments: None)
+    monkeypatch.setattr(classification, "draw_training", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -200,8 +200,13 @@ def test_the_recipe_repeats_the_run_bit_for_bit(digits_run, tmp_path, no_picture
 
 def test_a_seed_decides_the_weights_and_not_the_splits(train, monkeypatch):
     splits = []
-    build = training.build_trainer
-    monkeypatch.setattr(training, "build_trainer", lambda *given: (splits.append(given[2]), build(*given))[1])
+    build = training.Classification.build_trainer
+
+    def watched(job, built, given, stop):
+        splits.append(given)
+        return build(job, built, given, stop)
+
+    monkeypatch.setattr(training.Classification, "build_trainer", watched)
     one, _ = train("--max_steps=2", "--seed=1", name="one")
     same, _ = train("--max_steps=2", "--seed=1", name="same")
     other, _ = train("--max_steps=2", "--seed=2", name="other")

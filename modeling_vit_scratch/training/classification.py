@@ -3,57 +3,122 @@
 
 import os
 import shlex
-import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    Trainer,
-    set_seed,
-)
+from transformers import EvalPrediction, Trainer
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.augmentation import Variation, variations
+from ..data.augmentation import variations
 from ..data.batch_augmentation import BatchAugmentation
 from ..data.image_arguments import DataArguments
 from ..data.model_input import normalisation, preprocessing
-from ..data.sampling import TrainingImages
-from ..data.streaming import ImageStream, StreamedImages
 from ..evaluation.metrics import Outcome, compute_metrics, outcome_of
-from ..evaluation.results import SplitResults, results_lines
+from ..evaluation.results import SplitResults
 from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
-from ..text import show
-from .finetuning import check_finetuning, check_resumable, merge, prepare
+from .finetuning import check_finetuning, merge, prepare
 from .losses import ClassificationLoss, class_weights
-from .recipes import AnyArguments, recipe_of
-from .report import EpochReport, clock, plan
+from .report import EpochReport
+from .run import Built, Job, repeated_phrase, run, settle_validation, training_images
 from .run_card import FinishedRun
-from .run_folder import (
-    PICTURE,
-    SAMPLE,
-    check_output_dir,
-    check_same_labels,
-    check_same_optimizer,
-    claimed_output_dir,
-    draw_picture,
-    no_output_dir,
-    restore,
-    resume_point,
-    write_checkpoint,
-)
-from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
+from .run_folder import SAMPLE, check_same_labels
+from .run_pictures import draw_training
 from .starting import build_model
 from .trainer import ViTTrainer
 from .training_arguments import Arguments, TrainingArguments
-from .vetting import check_schedule, check_settings, settings_of_others
+
+
+class Classification(Job):
+    """The main job: which of some classes an image is of."""
+
+    labelled = True
+
+    def settle(self) -> None:
+        """With class weights, which are there for the rare classes, choose by macro F1, unless a metric was named."""
+        check_finetuning(self.arguments)
+        training = self.arguments.training
+        if self.arguments.data.class_weights is not None and "metric_for_best_model" not in training.given:
+            training.metric_for_best_model = training.given["metric_for_best_model"] = "validation_macro_f1"
+
+    def check_splits(self, splits: DatasetDict, checkpoint: str | None) -> None:
+        """Refuse other labels than those of the checkpoint, and a metric that validation will not give."""
+        if checkpoint is not None:
+            check_same_labels(checkpoint, splits["train"].features["label"].names)
+        check_metric(self.arguments.training, splits)
+
+    def build_model(self, splits: DatasetDict) -> Built:
+        """The classifier, with what LoRA adds to it."""
+        model, processor, origin = build_model(self.arguments.model, splits["train"].features["label"].names)
+        self.adapted, tuned = prepare(model, self.arguments.model)
+        return Built(model, processor, [origin, *tuned])
+
+    def build_trainer(self, built: Built, splits: DatasetDict, stop: StopSignal) -> tuple[ViTTrainer, list[str]]:
+        """The `Trainer`, which augments batches as well, and a phrase for each way in which it varies images."""
+        training, augmentation = self.arguments.training, self.arguments.augmentation
+        image_size = height_width(built.model.config.image_size)
+        vary = variations(augmentation, image_size)
+        train_split, validation = splits["train"], settle_validation(training, splits)
+        num_labels = len(train_split.features["label"].names)
+        mean, std = normalisation(built.processor)
+        on_batches = BatchAugmentation(
+            augmentation,
+            image_mean=mean,
+            image_std=std,
+            patch_size=height_width(built.model.config.patch_size),
+            image_size=image_size,
+            num_labels=num_labels,
+        )
+        loss = classification_loss(training, self.arguments.data, train_split)
+        prepared = (
+            {} if validation is None else {"validation": validation.with_transform(preprocessing(built.processor))}
+        )
+        trainer = ViTTrainer(
+            model=built.model,
+            args=training,
+            train_dataset=training_images(train_split, built.processor, list(vary.values()), self.arguments),
+            batch_augmentation=on_batches,
+            report=EpochReport(train_split.num_rows),
+            stop=stop,
+            eval_dataset=prepared,
+            processing_class=built.processor,
+            compute_loss_func=loss,
+            preprocess_logits_for_metrics=partial(kept_of, loss=loss, num_labels=num_labels),
+            compute_metrics=partial(metrics_of, num_labels=num_labels),
+        )
+        return trainer, [*vary, *on_batches.phrases, *repeated_phrase(self.arguments)]
+
+    def finish(
+        self, trainer: ViTTrainer, built: Built, splits: DatasetDict, recipe: dict[str, Any], **more: Any
+    ) -> FinishedRun:
+        """Merge what LoRA added, and score every split but `train`."""
+        adapter = merge(self.adapted) if self.adapted else {}
+        names = splits["train"].features["label"].names
+        results = {
+            name: predict_split(trainer, name, splits[name], built.processor) for name in splits if name != "train"
+        }
+        metrics = {
+            f"{name}_{metric}": value
+            for name, result in results.items()
+            for metric, value in compute_metrics(result.outcome, result.labels, len(names)).items()
+        }
+        final = results.get("test") or results.get("validation")
+        more |= {"model": built.model, "adapter": adapter, "label_names": names, "results": final}
+        return FinishedRun.of(trainer, splits, recipe, metrics, **more)
+
+    def drawing(self, trainer: ViTTrainer, built: Built, run: FinishedRun) -> Callable[[Path], None] | None:
+        """Learning curves, the confusion matrix and examples, if anything was scored."""
+        return None if run.results is None else partial(draw_training, trainer.state.log_history, run.results)
+
+    def next_command(self, output: str) -> str:
+        """How to predict."""
+        return f"predict    vit-scratch predict {shlex.quote(output)} {shlex.quote(os.path.join(output, SAMPLE))}"
 
 
 def train(arguments: Arguments) -> dict[str, float]:
@@ -65,103 +130,9 @@ def train(arguments: Arguments) -> dict[str, float]:
         The final metrics, each named by its split: `validation_accuracy`, `test_accuracy`, ….
 
     Raises:
-        ValueError: if the arguments, the data or the output folder will not do, before anything is trained; or if
-            training failed.
-        Interrupted: if the process was asked to end; there is a checkpoint to go on from.
+        ValueError, Interrupted: as `run` does.
     """
-    began = time.monotonic()
-    check_finetuning(arguments)
-    training = arguments.training
-    check_settings(training)
-    settle_metric(arguments)
-    recipe = recipe_of(arguments)
-    restore(training)
-    checkpoint = resume_point(training, recipe)
-    check_output_dir(training, recipe, checkpoint)
-    images = load_splits(arguments.data, known=known_images(training))
-    splits, label_names = images.splits, images.splits["train"].features["label"].names
-    if checkpoint is not None:
-        check_same_labels(checkpoint, label_names)
-        check_same_images(checkpoint, images.fingerprint, training)
-        check_same_optimizer(checkpoint, recipe)
-    check_metric(training, splits)
-    set_seed(training.seed)
-    model, processor, origin = build_model(arguments.model, label_names)
-    adapted, tuned = prepare(model, arguments.model)
-    if checkpoint is not None:
-        check_resumable(model, checkpoint)
-        origin = f"resumed    {checkpoint}"
-    stop = StopSignal()
-    with settings_of_others(), no_output_dir(training):
-        trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    check_schedule(trainer)
-    trainer.add_callback(ImagesOfRun(images.fingerprint, images_per_step(training)))
-    say(training, [*images.news, origin, *tuned, *plan(trainer, splits, varied), ""])
-    keep = checkpoint is not None or not training.overwrite_output_dir
-    with claimed_output_dir(trainer, recipe, keep=keep):
-        remember(training, images.known)
-        with stop.listening():
-            trainer.train(resume_from_checkpoint=checkpoint)
-        seconds = time.monotonic() - began
-        adapter = merge(adapted) if adapted else {}
-        more = {"model": model, "adapter": adapter, "seconds": seconds, "resumed": checkpoint is not None}
-        more["notes"] = images.notes
-        run = finished_run(trainer, processor, splits, recipe, **more)
-        trainer.end_workers()
-        write_checkpoint(trainer, run, sample=first_image(splits))
-        closing = [*draw_picture(trainer, run), *_closing(run, str(training.output_dir))]
-    say(training, ["", *results_lines(run.results, run.metrics), "", *closing])
-    if training.push_to_hub:
-        say(training, trainer.push_to_hub())
-    return run.metrics
-
-
-def first_image(splits: DatasetDict) -> Any:
-    """An image of the last split, of those that the model was least chosen by."""
-    return next(iter(list(splits.values())[-1]))["image"]
-
-
-def say(arguments: TrainingArguments, lines: list[str]) -> None:
-    """Print lines, once however many processes there are."""
-    if arguments.process_index == 0:
-        show(lines)
-
-
-def _closing(run: FinishedRun, output: str) -> list[str]:
-    picture, sample = os.path.join(output, PICTURE), os.path.join(output, SAMPLE)
-    which = f"best {run.chosen_by}" if run.chosen_by else "the last one"
-    return [
-        f"trained    in {clock(run.seconds)}; checkpoint {output} ({which})",
-        *([f"picture    {picture}"] if os.path.exists(picture) else []),
-        f"predict    vit-scratch predict {shlex.quote(output)} {shlex.quote(sample)}",
-    ]
-
-
-# --- Before training -------------------------------------------------------------------------------------------------
-
-
-def training_images(
-    train_split: Any, processor: BaseImageProcessor, steps: list[Variation], arguments: AnyArguments
-) -> TrainingImages:
-    """The images that are trained on, in memory's reach or streamed, varied by these steps.
-
-    Raises:
-        ValueError: if variants of an image are to be in a batch of a stream.
-    """
-    seed, strict = arguments.training.seed, arguments.data.strict_images
-    repeats = arguments.augmentation.repeated_augmentation
-    if not isinstance(train_split, ImageStream):
-        return TrainingImages(train_split, processor, steps, seed, strict, repeats)
-    if repeats > 1:
-        raise ValueError("repeated_augmentation is not for images that are streamed: leave it out.")
-    return StreamedImages(train_split, processor, steps, seed, strict)
-
-
-def settle_metric(arguments: Arguments) -> None:
-    """With class weights, which are there for the rare classes, choose by macro F1, unless another metric was named."""
-    training = arguments.training
-    if arguments.data.class_weights is not None and "metric_for_best_model" not in training.given:
-        training.metric_for_best_model = training.given["metric_for_best_model"] = "validation_macro_f1"
+    return run(Classification(arguments))
 
 
 def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
@@ -178,51 +149,6 @@ def check_metric(arguments: TrainingArguments, splits: DatasetDict) -> None:
         raise ValueError(
             f"metric_for_best_model must be one of {', '.join(names)}, got {arguments.metric_for_best_model!r}."
         )
-
-
-def build_trainer(
-    model: PreTrainedModel, processor: BaseImageProcessor, splits: DatasetDict, arguments: Arguments, stop: StopSignal
-) -> tuple[ViTTrainer, list[str]]:
-    """The `Trainer` of the main job, and a phrase for each way in which it varies images.
-
-    It validates on the split `validation`, if there is one.
-    """
-    training, augmentation = arguments.training, arguments.augmentation
-    image_size = height_width(model.config.image_size)
-    vary = variations(augmentation, image_size)
-    train_split, validation = splits["train"], splits.get("validation")
-    label_names = train_split.features["label"].names
-    mean, std = normalisation(processor)
-    on_batches = BatchAugmentation(
-        augmentation,
-        image_mean=mean,
-        image_std=std,
-        patch_size=height_width(model.config.patch_size),
-        image_size=image_size,
-        num_labels=len(label_names),
-    )
-    if validation is None:
-        # Without it nothing says which checkpoint is best: end with the last.
-        training.eval_strategy, training.load_best_model_at_end = "no", False
-
-    loss = classification_loss(training, arguments.data, train_split)
-
-    trainer = ViTTrainer(
-        model=model,
-        args=training,
-        train_dataset=training_images(train_split, processor, list(vary.values()), arguments),
-        batch_augmentation=on_batches,
-        report=EpochReport(train_split.num_rows),
-        stop=stop,
-        eval_dataset={} if validation is None else {"validation": validation.with_transform(preprocessing(processor))},
-        processing_class=processor,
-        compute_loss_func=loss,
-        preprocess_logits_for_metrics=partial(kept_of, loss=loss, num_labels=len(label_names)),
-        compute_metrics=partial(metrics_of, num_labels=len(label_names)),
-    )
-    repeated = augmentation.repeated_augmentation
-    more = [f"{repeated} variants of an image in a batch"] if repeated > 1 else []
-    return trainer, [*vary, *on_batches.phrases, *more]
 
 
 def kept_of(logits: Tensor, labels: Tensor, *, loss: Callable[..., Tensor], num_labels: int) -> Any:
@@ -245,24 +171,6 @@ def classification_loss(training: TrainingArguments, data: DataArguments, train_
         labels = np.asarray(train_split["label"][:] if data.class_weights == "auto" else [], dtype=int)
         weights = class_weights(data.class_weights, train_split.features["label"].names, labels)
     return ClassificationLoss(training.label_smoothing_factor, weights)
-
-
-# --- After training --------------------------------------------------------------------------------------------------
-
-
-def finished_run(
-    trainer: Trainer, processor: BaseImageProcessor, splits: DatasetDict, recipe: dict[str, Any], **more: Any
-) -> FinishedRun:
-    """Measure what was trained, on every split but `train`, and gather what there is to say of the run."""
-    label_names = splits["train"].features["label"].names
-    results = {name: predict_split(trainer, name, splits[name], processor) for name in splits if name != "train"}
-    metrics = {
-        f"{name}_{metric}": value
-        for name, result in results.items()
-        for metric, value in compute_metrics(result.outcome, result.labels, len(label_names)).items()
-    }
-    final = results.get("test") or results.get("validation")
-    return FinishedRun.of(trainer, splits, recipe, metrics, label_names=label_names, results=final, **more)
 
 
 def predict_split(trainer: Trainer, name: str, dataset: Dataset, processor: BaseImageProcessor) -> SplitResults:

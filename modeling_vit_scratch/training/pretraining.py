@@ -8,7 +8,7 @@ on from it with labelled images, far fewer than it would take from scratch.
 import dataclasses
 import math
 import shlex
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,41 +17,88 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from torch import Tensor
-from transformers import AutoModelForMaskedImageModeling, PreTrainedModel, set_seed
+from transformers import AutoModelForMaskedImageModeling, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.augmentation import variations
 from ..data.model_input import normalisation, preprocessing
-from ..evaluation.results import results_lines
 from ..model.layers_vit_scratch import height_width
 from ..system.interruption import StopSignal
-from .classification import first_image, say, training_images
-from .finetuning import check_resumable
 from .masking import BlockMasks, MaskedImages, block_pixels
-from .recipes import recipe_of
-from .report import EpochReport, clock, plan
+from .report import EpochReport
+from .run import Built, Job, repeated_phrase, run, settle_validation, training_images
 from .run_card import FinishedRun
-from .run_folder import (
-    PICTURE,
-    check_output_dir,
-    check_same_optimizer,
-    claimed_output_dir,
-    draw_picture,
-    no_output_dir,
-    restore,
-    resume_point,
-    write_checkpoint,
-)
-from .run_images import ImagesOfRun, check_same_images, images_per_step, known_images, load_splits, remember
 from .run_pictures import draw_losses
 from .starting import load_weights, starting_point
 from .trainer import ViTTrainer
 from .training_arguments import NOT_IN_PRETRAINING, ModelArguments, PretrainingArguments, given_values
-from .vetting import check_schedule, check_settings, settings_of_others
 
 METRIC = "validation_loss"
 # Images in the picture.
 IMAGES_SHOWN = 8
+
+
+class Pretraining(Job):
+    """Masked image modelling: what is in the places that are hidden."""
+
+    labelled = False
+
+    def settle(self) -> None:
+        """Refuse what pre-training cannot do, and have the model's loss taken as that of validation."""
+        settle(self.arguments)
+
+    def check_splits(self, splits: DatasetDict, checkpoint: str | None) -> None:
+        """Any images do."""
+
+    def build_model(self, splits: DatasetDict) -> Built:
+        """The model with its decoder."""
+        model, processor, origin = build_model(self.arguments.model)
+        return Built(model, processor, [origin])
+
+    def build_trainer(self, built: Built, splits: DatasetDict, stop: StopSignal) -> tuple[ViTTrainer, list[str]]:
+        """The `Trainer`, and a phrase for each thing done to images; validation has the same masks each time."""
+        _, data, augmentation, masking, training = self.arguments
+        config, processor = built.model.config, built.processor
+        image_size, patch_size = height_width(config.image_size), height_width(config.patch_size)
+        vary = variations(augmentation, image_size)
+        side = block_pixels(masking.mask_patch_size, image_size, patch_size)
+        masks = BlockMasks(
+            grid_size=(image_size[0] // patch_size[0], image_size[1] // patch_size[1]),
+            block_size=(side // patch_size[0], side // patch_size[1]),
+            ratio=masking.mask_ratio,
+            seed=training.seed,
+        )
+        images = training_images(splits["train"], processor, list(vary.values()), self.arguments)
+        validation, eval_dataset = settle_validation(training, splits), {}
+        if validation is not None:
+            fixed = dataclasses.replace(masks, seed=data.split_seed)
+            eval_dataset["validation"] = MaskedImages(validation.with_transform(preprocessing(processor)), fixed)
+        trainer = ViTTrainer(
+            model=built.model,
+            args=training,
+            train_dataset=MaskedImages(images, masks),
+            batch_augmentation=None,
+            report=EpochReport(splits["train"].num_rows),
+            stop=stop,
+            eval_dataset=eval_dataset,
+            processing_class=processor,
+        )
+        hidden = f"{masks.num_hidden} of {math.prod(masks.blocks)} squares of {side}x{side} pixels hidden"
+        return trainer, [*vary, *repeated_phrase(self.arguments), hidden]
+
+    def finish(
+        self, trainer: ViTTrainer, built: Built, splits: DatasetDict, recipe: dict[str, Any], **more: Any
+    ) -> FinishedRun:
+        """The loss on the validation split."""
+        return FinishedRun.of(trainer, splits, recipe, validation_metrics(trainer), **more)
+
+    def drawing(self, trainer: ViTTrainer, built: Built, run: FinishedRun) -> Callable[[Path], None]:
+        """Losses, and a few images as the model saw and painted them."""
+        return partial(draw_pretraining, trainer.state.log_history, paint(trainer, built.processor))
+
+    def next_command(self, output: str) -> str:
+        """How to fine-tune."""
+        return f"fine-tune  vit-scratch train finetune --model {shlex.quote(output)} --data LABELLED"
 
 
 def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
@@ -61,58 +108,9 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, float]:
         `validation_loss`, if there are images to validate on.
 
     Raises:
-        ValueError: if the arguments, the data or the output folder will not do, before anything is trained; or if
-            training failed.
-        Interrupted: if the process was asked to end; there is a checkpoint to go on from.
+        ValueError, Interrupted: as `run` does.
     """
-    began = time.monotonic()
-    training = arguments.training
-    check_settings(training)
-    settle(arguments)
-    recipe = recipe_of(arguments)
-    restore(training)
-    checkpoint = resume_point(training, recipe)
-    check_output_dir(training, recipe, checkpoint)
-    images = load_splits(arguments.data, labelled=False, known=known_images(training))
-    splits = images.splits
-    set_seed(training.seed)
-    model, processor, origin = build_model(arguments.model)
-    if checkpoint is not None:
-        check_same_images(checkpoint, images.fingerprint, training)
-        check_same_optimizer(checkpoint, recipe)
-        check_resumable(model, checkpoint)
-        origin = f"resumed    {checkpoint}"
-    stop = StopSignal()
-    with settings_of_others(), no_output_dir(training):
-        trainer, varied = build_trainer(model, processor, splits, arguments, stop)
-    check_schedule(trainer)
-    trainer.add_callback(ImagesOfRun(images.fingerprint, images_per_step(training)))
-    say(training, [*images.news, origin, *plan(trainer, splits, varied), ""])
-    keep = checkpoint is not None or not training.overwrite_output_dir
-    with claimed_output_dir(trainer, recipe, keep=keep):
-        remember(training, images.known)
-        with stop.listening():
-            trainer.train(resume_from_checkpoint=checkpoint)
-        metrics = validation_metrics(trainer)
-        more = {"seconds": time.monotonic() - began, "resumed": checkpoint is not None, "notes": images.notes}
-        run = FinishedRun.of(trainer, splits, recipe, metrics, **more)
-        write_checkpoint(trainer, run, sample=first_image(splits))
-        draw = partial(draw_pretraining, trainer.state.log_history, paint(trainer, processor))
-        trainer.end_workers()
-        closing = [*draw_picture(trainer, run, draw), *_closing(run, Path(str(training.output_dir)))]
-    say(training, ["", *results_lines(None, run.metrics), "", *closing])
-    if training.push_to_hub:
-        say(training, trainer.push_to_hub())
-    return run.metrics
-
-
-def _closing(run: FinishedRun, output: Path) -> list[str]:
-    which = f"best {run.chosen_by}" if run.chosen_by else "the last one"
-    return [
-        f"trained    in {clock(run.seconds)}; checkpoint {output} ({which})",
-        *([f"picture    {output / PICTURE}"] if (output / PICTURE).exists() else []),
-        f"fine-tune  vit-scratch train finetune --model {shlex.quote(str(output))} --data LABELLED",
-    ]
+    return run(Pretraining(arguments))
 
 
 # --- Before training -------------------------------------------------------------------------------------------------
@@ -155,52 +153,6 @@ def build_model(arguments: ModelArguments) -> tuple[PreTrainedModel, BaseImagePr
         return model, start.processor, f"new        {arguments.model}, with random weights"
     model, whole = load_weights(start, AutoModelForMaskedImageModeling)
     return model, start.processor, f"loaded     {start.source}{'' if whole else ', with a new decoder'}"
-
-
-def build_trainer(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    splits: DatasetDict,
-    arguments: PretrainingArguments,
-    stop: StopSignal,
-) -> tuple[ViTTrainer, list[str]]:
-    """The `Trainer` of pre-training, and a phrase for each thing that it does to images.
-
-    It validates on the split `validation`, if there is one, with masks that are the same in every epoch and run.
-    """
-    _, data, augmentation, masking, training = arguments
-    image_size, patch_size = height_width(model.config.image_size), height_width(model.config.patch_size)
-    vary = variations(augmentation, image_size)
-    side = block_pixels(masking.mask_patch_size, image_size, patch_size)
-    masks = BlockMasks(
-        grid_size=(image_size[0] // patch_size[0], image_size[1] // patch_size[1]),
-        block_size=(side // patch_size[0], side // patch_size[1]),
-        ratio=masking.mask_ratio,
-        seed=training.seed,
-    )
-    images = training_images(splits["train"], processor, list(vary.values()), arguments)
-    validation = splits.get("validation")
-    if validation is None:
-        # Without it nothing says which checkpoint is best: end with the last.
-        training.eval_strategy, training.load_best_model_at_end = "no", False
-        eval_dataset = {}
-    else:
-        fixed = dataclasses.replace(masks, seed=data.split_seed)
-        eval_dataset = {"validation": MaskedImages(validation.with_transform(preprocessing(processor)), fixed)}
-    trainer = ViTTrainer(
-        model=model,
-        args=training,
-        train_dataset=MaskedImages(images, masks),
-        batch_augmentation=None,
-        report=EpochReport(splits["train"].num_rows),
-        stop=stop,
-        eval_dataset=eval_dataset,
-        processing_class=processor,
-    )
-    repeated = augmentation.repeated_augmentation
-    more = [f"{repeated} variants of an image in a batch"] if repeated > 1 else []
-    hidden = f"{masks.num_hidden} of {math.prod(masks.blocks)} squares of {side}x{side} pixels hidden"
-    return trainer, [*vary, *more, hidden]
 
 
 # --- After training --------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from ..system.locking import locked
 from ..text import counted
 from .finetuning import ADAPTER
 from .run_card import FinishedRun, write_model_card
-from .run_pictures import draw_training
 from .training_arguments import TrainingArguments
 from .vetting import settings_of_others
 
@@ -519,18 +517,16 @@ def write_checkpoint(trainer: Trainer, run: FinishedRun, sample: Any) -> None:
     staging.rmdir()
 
 
-def draw_picture(trainer: Trainer, run: FinishedRun, draw: Callable[[Path], None] | None = None) -> list[str]:
+def draw_picture(trainer: Trainer, draw: Callable[[Path], None] | None) -> list[str]:
     """Draw the picture of a run whose checkpoint is in place: nothing that goes wrong here takes that away.
 
     Args:
-        trainer, run: those of `write_checkpoint`.
-        draw: what draws the picture to a path, in place of that of a classifier.
+        trainer: that of `write_checkpoint`.
+        draw: what draws the picture to a path, if there is to be one.
 
     Returns:
         A line that says why there is no picture, if it could not be drawn.
     """
-    if draw is None and run.results is not None:
-        draw = partial(draw_training, trainer.state.log_history, run.results)
     if draw is None or not trainer.is_world_process_zero():
         return []
     output = Path(str(trainer.args.output_dir))
