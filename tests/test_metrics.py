@@ -12,18 +12,14 @@ import sklearn.metrics
 import torch
 
 from modeling_vit_scratch.evaluation import metrics
-from modeling_vit_scratch.evaluation.metrics import (
+from modeling_vit_scratch.evaluation.evaluate_metrics import (
     Accuracy,
-    ClassScores,
     ConfusionMatrix,
     ExpectedCalibrationError,
     MacroF1,
-    Outcome,
     TopKAccuracy,
-    most_confused,
-    outcome_of,
-    top_classes,
 )
+from modeling_vit_scratch.evaluation.metrics import ClassScores, Outcome, most_confused, outcome_of, top_classes
 
 # Five images of four classes. Class 3 never occurs, and the predictions are 0, 0, 1, 2, 2.
 LABELS = np.array([0, 0, 1, 1, 2])

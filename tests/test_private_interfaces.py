@@ -39,7 +39,7 @@ class Interface(NamedTuple):
 
 MODEL, CONFIG = "transformers.modeling_utils", "transformers.configuration_utils"
 TRAINER, HELP = "transformers.Trainer", "argparse.HelpFormatter"
-METRIC = "evaluate.module.EvaluationModule"
+METRIC, SCORES = "evaluate.module.EvaluationModule", "evaluation/evaluate_metrics.py"
 BASE, TASKS, FIELDS = (
     "model/pretrained_vit_scratch.py",
     "model/modeling_vit_scratch.py",
@@ -167,12 +167,17 @@ INTERFACES = (
     ),
     Interface("torch.Tensor", "_base", None, "scripts/measure_scale.py", "views of weights take none", "measure_scale"),
     # Metrics: the first two are what the documentation of evaluate tells authors to write.
-    Interface(METRIC, "_info", "", "evaluation/metrics.py", "the columns", "metrics"),
-    Interface(METRIC, "_compute", "", "evaluation/metrics.py", "the metric", "metrics"),
+    Interface(METRIC, "_info", "", SCORES, "the columns", "metrics"),
+    Interface(METRIC, "_compute", "", SCORES, "the metric", "metrics"),
     Interface(
-        METRIC, "_build_data_dir", "", "evaluation/metrics.py", "or there would be a folder in a cache", "metrics"
+        METRIC,
+        "_build_data_dir",
+        "",
+        SCORES,
+        "or there would be a folder in a cache",
+        "metrics",
     ),
-    Interface(METRIC, "_finalize", "", "evaluation/metrics.py", "without images there is one sentence", "metrics"),
+    Interface(METRIC, "_finalize", "", SCORES, "without images there is one sentence", "metrics"),
     # The help of train and pretrain, which has a hundred flags.
     Interface("argparse", "_actions", None, "training/recipes.py", "hides flags of the other verb", "pretraining"),
     Interface(HELP, "_format_args", "action default_metavar", "training/recipes.py", "one spelling a flag", "recipes"),

@@ -1,26 +1,22 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""What a classifier is scored by: metrics in the form of Hugging Face `evaluate`, which need no network.
+"""What a classifier is scored by.
 
 `outcome_of` takes from the logits of a batch what the scores need, three numbers an image, so that no logits of a large
 split are kept; `compute_metrics`, `per_class_report`, `confusion_matrix` and `most_confused` score the outcome of a
-whole split. The classes below them are `evaluate` metrics: they take a split batch by batch (`add_batch`, then
-`compute`) and go where such metrics go, for example into `evaluate.combine`.
+whole split. The single scores are functions of arrays; `evaluate_metrics.py` has them in the form of Hugging Face
+`evaluate`.
 
 Every image has one label here.
 
 Shapes: B images, K classes.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import evaluate
 import numpy as np
 import sklearn.metrics
 import torch
-from datasets import Features, Value
-from datasets import Sequence as ListOf
 from torch import Tensor
 
 from ..text import counted
@@ -105,20 +101,67 @@ def compute_metrics(outcome: Outcome, labels: np.ndarray, num_labels: int) -> di
         num_labels: K.
 
     Returns:
-        `accuracy`; `macro_f1`, over the classes that occur (see `MacroF1`); `expected_calibration_error`; and with more
-        than 5 classes `top5_accuracy`, which would be 1 whatever the model with 5 or fewer.
+        `accuracy`; `macro_f1`, over the classes that occur; `expected_calibration_error`; and with more than 5 classes
+        `top5_accuracy`, which would be 1 whatever the model with 5 or fewer.
 
     Raises:
         ValueError: if there are no images, or a logit was not finite.
     """
     _check_outcome(outcome)
-    classes = {"predictions": outcome.predictions, "references": labels}
-    results = Accuracy().compute(**classes)
+    results = {"accuracy": accuracy(outcome.predictions, labels)}
     if num_labels > TOP_K:
-        results[f"top{TOP_K}_accuracy"] = (outcome.ranks < TOP_K).mean()
-    results |= MacroF1().compute(**classes)
-    results |= ExpectedCalibrationError().compute(confidences=outcome.confidences, **classes)
-    return {name: float(value) for name, value in results.items()}
+        results[f"top{TOP_K}_accuracy"] = float((outcome.ranks < TOP_K).mean())
+    results["macro_f1"] = macro_f1(outcome.predictions, labels)
+    results["expected_calibration_error"] = expected_calibration_error(outcome.predictions, labels, outcome.confidences)
+    return results
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose predicted class is the label: (B,), (B,) -> from 0 to 1."""
+    return float(sklearn.metrics.accuracy_score(labels, predictions))
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the classes' F1, each class counted alike: (B,), (B,) -> from 0 to 1.
+
+    The mean is over the classes that occur in labels or predictions, as in scikit-learn: a class that occurs in neither
+    has no F1. Scores of two splits therefore compare only if the same classes occur in both.
+    """
+    return float(sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0))
+
+
+def count_pairs(predictions: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Images by label (row) and prediction (column): (B,), (B,) -> (K, K).
+
+    Raises:
+        ValueError: if a class is out of range, which scikit-learn would leave out, so that the counts did not add up.
+    """
+    check_range("predictions", np.asarray(predictions), num_labels)
+    check_range("references", np.asarray(labels), num_labels)
+    return sklearn.metrics.confusion_matrix(labels, predictions, labels=range(num_labels))
+
+
+def expected_calibration_error(
+    predictions: np.ndarray, labels: np.ndarray, confidences: np.ndarray, num_bins: int = CALIBRATION_BINS
+) -> float:
+    """How far confidence is from accuracy: 3 x (B,) -> 0 for a model that is right as often as it says it is.
+
+    The images are sorted by the probability of the predicted class into bins of equal width, ((m - 1) / M, m / M] for
+    m = 1 … M = 15, and the gaps between mean confidence and accuracy of the bins are averaged, weighted by their images
+    (Guo et al. 2017, arXiv 1706.04599, section 2, equations 2 and 3; 15 bins as in its Table 1).
+
+    Raises:
+        ValueError: if a confidence is no probability.
+    """
+    correct, confidence = np.equal(predictions, labels), np.asarray(confidences)
+    outside = confidence[~((confidence >= 0) & (confidence <= 1))]  # NaN is outside, too
+    if len(outside):
+        raise ValueError(f"confidences must be probabilities from 0 to 1, got {outside[0]}.")
+    inner_edges = np.arange(1, num_bins) / num_bins
+    bins = np.digitize(confidence, inner_edges, right=True)
+    # A bin's weight times its gap, (size / B) * |accuracy - confidence|, is |sum of the differences| / B.
+    differences = np.bincount(bins, weights=correct - confidence)  # (bins,)
+    return float(np.abs(differences).sum() / len(confidence))
 
 
 def per_class_report(outcome: Outcome, labels: np.ndarray, label_names: Sequence[str]) -> list[ClassScores]:
@@ -144,8 +187,7 @@ def confusion_matrix(outcome: Outcome, labels: np.ndarray, num_labels: int) -> n
         ValueError: as of `compute_metrics`.
     """
     _check_outcome(outcome)
-    results = ConfusionMatrix().compute(predictions=outcome.predictions, references=labels, num_labels=num_labels)
-    return results["confusion_matrix"]
+    return count_pairs(outcome.predictions, labels, num_labels)
 
 
 def most_confused(outcome: Outcome, labels: np.ndarray, number: int) -> list[tuple[int, int, int]]:
@@ -172,114 +214,6 @@ def top_classes(logits: np.ndarray, k: int) -> np.ndarray:
     return np.stack(classes, axis=1)
 
 
-class InMemoryMetric(evaluate.Metric):
-    """What the metrics here share: they keep their batches in memory and leave nothing on the disk.
-
-    A subclass names the columns of a batch and computes from all batches, as lists. In a distributed run every process
-    computes from the gathered predictions, as `Trainer` does.
-
-    Raises:
-        ValueError: by `compute`, if there was no image to score.
-    """
-
-    columns: dict[str, Value | ListOf]
-    source = ""
-
-    def __init__(self):
-        super().__init__(keep_in_memory=True)
-
-    def _info(self) -> evaluate.MetricInfo:
-        description = inspect.cleandoc(type(self).__doc__ or "")
-        return evaluate.MetricInfo(description=description, citation=self.source, features=Features(self.columns))
-
-    def _build_data_dir(self) -> str:
-        # The base class makes a folder in the user's cache even if it then keeps everything in memory.
-        return ""
-
-    def _finalize(self) -> None:
-        if len(self) == 0:
-            raise ValueError(f"{self.name} needs at least one image, got none.")
-        super()._finalize()
-
-
-class Accuracy(InMemoryMetric):
-    """The share of images whose predicted class is the label: `predictions` (B,), `references` (B,) -> `accuracy`."""
-
-    columns = {"predictions": Value("int64"), "references": Value("int64")}
-
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        return {"accuracy": sklearn.metrics.accuracy_score(references, predictions)}
-
-
-class TopKAccuracy(InMemoryMetric):
-    """The share of images whose label is among the k most likely classes.
-
-    `predictions` (B, k), as `top_classes` makes them, `references` (B,) -> for k = 5 `top5_accuracy`. With k classes or
-    fewer in all it is 1 whatever the model.
-    """
-
-    columns = {"predictions": ListOf(Value("int64")), "references": Value("int64")}
-
-    def _compute(self, predictions: list[list[int]], references: list[int]) -> dict[str, float]:
-        hits = np.asarray(predictions) == np.asarray(references)[:, None]  # (B, k)
-        return {f"top{hits.shape[1]}_accuracy": float(hits.any(axis=1).mean())}
-
-
-class MacroF1(InMemoryMetric):
-    """The mean of the classes' F1, each class counted alike: `predictions` (B,), `references` (B,) -> `macro_f1`.
-
-    The mean is over the classes that occur in labels or predictions, as in scikit-learn: a class that occurs in neither
-    has no F1. Scores of two splits therefore compare only if the same classes occur in both.
-    """
-
-    columns = {"predictions": Value("int64"), "references": Value("int64")}
-
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        return {"macro_f1": sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0)}
-
-
-class ConfusionMatrix(InMemoryMetric):
-    """Images by label (row) and prediction (column): `predictions` (B,), `references` (B,) -> `confusion_matrix`.
-
-    `compute` takes `num_labels`, K, and gives an array (K, K) of whole numbers.
-    """
-
-    columns = {"predictions": Value("int64"), "references": Value("int64")}
-
-    def _compute(self, predictions: list[int], references: list[int], num_labels: int) -> dict[str, np.ndarray]:
-        # scikit-learn leaves out what is not in `labels`, so the counts would not add up.
-        _check_range("predictions", np.asarray(predictions), num_labels)
-        _check_range("references", np.asarray(references), num_labels)
-        matrix = sklearn.metrics.confusion_matrix(references, predictions, labels=range(num_labels))
-        return {"confusion_matrix": matrix}
-
-
-class ExpectedCalibrationError(InMemoryMetric):
-    """How far confidence is from accuracy, 0 for a model that is right as often as it says it is.
-
-    `predictions` (B,), `references` (B,), `confidences` (B,) -> `expected_calibration_error`: the images are sorted by
-    the probability of the predicted class into bins of equal width, ((m - 1) / M, m / M] for m = 1 … M = 15, and the
-    gaps between mean confidence and accuracy of the bins are averaged, weighted by their images (Guo et al. 2017, arXiv
-    1706.04599, section 2, equations 2 and 3; 15 bins as in its Table 1). `compute` takes another `num_bins`.
-    """
-
-    columns = {"predictions": Value("int64"), "references": Value("int64"), "confidences": Value("float64")}
-    source = "Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599"
-
-    def _compute(
-        self, predictions: list[int], references: list[int], confidences: list[float], num_bins: int = CALIBRATION_BINS
-    ) -> dict[str, float]:
-        correct, confidence = np.equal(predictions, references), np.asarray(confidences)
-        outside = confidence[~((confidence >= 0) & (confidence <= 1))]  # NaN is outside, too
-        if len(outside):
-            raise ValueError(f"confidences must be probabilities from 0 to 1, got {outside[0]}.")
-        inner_edges = np.arange(1, num_bins) / num_bins
-        bins = np.digitize(confidence, inner_edges, right=True)
-        # A bin's weight times its gap, (size / B) * |accuracy - confidence|, is |sum of the differences| / B.
-        differences = np.bincount(bins, weights=correct - confidence)  # (bins,)
-        return {"expected_calibration_error": float(np.abs(differences).sum() / len(confidence))}
-
-
 def _check(logits: Tensor, labels: Tensor, num_labels: int) -> None:
     """Refuse what cannot be scored."""
     if logits.ndim != 2 or logits.shape[1] != num_labels or labels.shape != logits.shape[:1]:
@@ -290,7 +224,7 @@ def _check(logits: Tensor, labels: Tensor, num_labels: int) -> None:
     if labels.is_floating_point():
         dtype = str(labels.dtype).removeprefix("torch.")
         raise ValueError(f"labels must be whole numbers, one class per image, got {dtype}.")
-    _check_range("labels", labels.cpu().numpy(), num_labels)
+    check_range("labels", labels.cpu().numpy(), num_labels)
 
 
 def _check_outcome(outcome: Outcome) -> None:
@@ -303,7 +237,8 @@ def _check_outcome(outcome: Outcome) -> None:
         )
 
 
-def _check_range(name: str, classes: np.ndarray, num_labels: int) -> None:
+def check_range(name: str, classes: np.ndarray, num_labels: int) -> None:
+    """Refuse classes that are not from 0 to `num_labels` - 1."""
     outside = classes[(classes < 0) | (classes >= num_labels)]
     if len(outside):
         raise ValueError(
