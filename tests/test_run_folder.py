@@ -15,7 +15,7 @@ from pictures import noise
 from runs import RUN, SMALL, Run, classes_of_pictures, contents, refused, same_weights, vit_scratch
 
 from modeling_vit_scratch.data import checking
-from modeling_vit_scratch.training import classification, run_folder, trainer
+from modeling_vit_scratch.training import classification, run_folder, saving
 from modeling_vit_scratch.training.report import EpochReport
 from modeling_vit_scratch.training.run_folder import CHECKED, RUN_FILES, SAMPLE_SIZE, checkpoints_in, rotate_checkpoints
 
@@ -187,13 +187,13 @@ def test_only_checkpoints_of_the_run_are_rotated(tmp_path):
 
 
 def test_only_checkpoints_of_the_run_are_deleted_at_its_end(command, tmp_path, monkeypatch):
-    rotate = trainer.rotate_checkpoints
+    rotate = saving.rotate_checkpoints
 
     def with_a_copy(**options):
         rotate(**options)
         (tmp_path / "run" / "checkpoint-1-copy").mkdir(exist_ok=True)
 
-    monkeypatch.setattr(trainer, "rotate_checkpoints", with_a_copy)
+    monkeypatch.setattr(saving, "rotate_checkpoints", with_a_copy)
     result = vit_scratch(*command, "--num_train_epochs=2", "--output_dir", tmp_path / "run")
     assert result.status == 0, result.err
     left = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))

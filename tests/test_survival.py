@@ -37,7 +37,7 @@ EVERYTHING = (
 # The beginning of a program that can end itself as `kill -9` ends it.
 KILLING = """
 import os, signal, shutil, torch
-from modeling_vit_scratch.training import trainer
+from modeling_vit_scratch.training import saving
 from modeling_vit_scratch.training.trainer import ViTTrainer
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 def before(owner, name, when):
@@ -106,21 +106,21 @@ torch.save = half
 """,
     "before a checkpoint is in its place": "before(os, 'replace', lambda _, target: 'checkpoint-8' in str(target))",
     "before an old checkpoint is deleted": """
-rotate = trainer.rotate_checkpoints
+rotate = saving.rotate_checkpoints
 def rotating(**options):
     if os.path.isdir(ROOT + '/checkpoint-8'): die()
     rotate(**options)
-trainer.rotate_checkpoints = rotating
+saving.rotate_checkpoints = rotating
 """,
     "in the middle of deleting it": """
 def half_deleted(path, *arguments, **options):
     os.unlink(os.path.join(path, 'model.safetensors'))
     die()
-rotate = trainer.rotate_checkpoints
+rotate = saving.rotate_checkpoints
 def rotating(**options):
     if os.path.isdir(ROOT + '/checkpoint-12'): shutil.rmtree = half_deleted
     rotate(**options)
-trainer.rotate_checkpoints = rotating
+saving.rotate_checkpoints = rotating
 """,
     "after training": "before(ViTTrainer, 'predict', lambda *_: True)",
     "in the middle of the end": "before(os, 'replace', lambda _, target: 'model.safetensors' in str(target))",
@@ -313,13 +313,13 @@ def test_a_full_disk_is_said_and_what_was_whole_stays(run, undisturbed, tmp_path
     # A limit on the size of files, from the second checkpoint on: the kernel refuses to write on, as on a full disk.
     code = f"""{KILLING}
 import resource
-write = ViTTrainer._write_checkpoint
-def full(self, folder):
+write = ViTTrainer.save_model
+def full(self, *arguments, **options):
     if self.state.global_step == 8:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
-    write(self, folder)
-ViTTrainer._write_checkpoint = full
+    write(self, *arguments, **options)
+ViTTrainer.save_model = full
 """
     result = run("run", before=code)
     assert result.status == 2

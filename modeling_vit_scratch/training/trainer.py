@@ -6,9 +6,6 @@ layers learn at rates of their own; a checkpoint is written whole or not at all;
 """
 
 import logging
-import os
-import shlex
-import shutil
 import signal
 import time
 import warnings
@@ -20,33 +17,29 @@ from typing import Any, cast
 import torch
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data.batch_augmentation import BatchAugmentation
 from ..data.images import BadImageError
 from ..data.sampling import UNREADABLE, TrainingImages, collate, leave_signals
 from ..data.streaming import StreamError
-from ..hub.pushing import make_repository, push, push_lines
-from ..system.folders import delete, open_to_others
 from ..system.interruption import Interrupted, StopSignal, Vote
 from .averaging import WeightAverage
 from .masking import MaskedImages
 from .optimizers import MuonForBlocks, decay_by_layer
 from .report import EpochReport
-from .run_folder import INCOMPLETE_CHECKPOINT, STATE, keep_the_best, rotate_checkpoints
+from .run_folder import keep_the_best
+from .run_publishing import make_run_repository, push_run
+from .saving import save_checkpoint, trained_weights, what_is_kept
 from .sharding import check_checkpoint, check_plugin, keep_origin, local
 from .training_arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
-
-# The trained weights of a checkpoint whose `model.safetensors` holds their average.
-TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class ViTTrainer(Trainer):
@@ -181,7 +174,7 @@ class ViTTrainer(Trainer):
         except BadImageError as error:  # from a worker it comes with the worker's traceback
             raise BadImageError(str(error).strip().rpartition("BadImageError: ")[2]) from error
         except StreamError as error:
-            raise ValueError(f"{error} {self._what_is_kept()} The same command goes on.") from error
+            raise ValueError(f"{error} {what_is_kept(self.args)} The same command goes on.") from error
         self.report.waited += time.monotonic() - began
         if self.compute_loss_func is None:  # transformers counts labels alone
             num_images = torch.tensor(sum(len(batch["pixel_values"]) for batch in batches), device=device)
@@ -223,14 +216,8 @@ class ViTTrainer(Trainer):
         if failed:
             raise ValueError(
                 f"the training loss was not a finite number at step {self.vote.step}: lower --learning_rate, raise "
-                f"--warmup_steps, or train in fp32. {self._what_is_kept()}"
+                f"--warmup_steps, or train in fp32. {what_is_kept(self.args)}"
             )
-
-    def _what_is_kept(self) -> str:
-        checkpoints = sorted(
-            Path(str(self.args.output_dir)).glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.split("-")[1])
-        )
-        return f"The last checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint yet."
 
     # --- The Hub -----------------------------------------------------------------------------------------------------
 
@@ -241,10 +228,7 @@ class ViTTrainer(Trainer):
             ValueError: if it cannot be written.
         """
         if self.is_world_process_zero():
-            args = self.args
-            name = args.hub_model_id or Path(str(args.output_dir)).resolve().name
-            private = args.hub_private_repo if private is None else private
-            self.hub_model_id = make_repository(name, private=private, token=token or args.hub_token)
+            self.hub_model_id = make_run_repository(self.args, token, private)
 
     def push_to_hub(self) -> list[str]:  # type: ignore[override]  # transformers saves and describes it first
         """Publish the finished checkpoint in the output folder; what became of it, for a person.
@@ -252,22 +236,7 @@ class ViTTrainer(Trainer):
         Raises:
             ValueError: if it could not be published, with the command that does it later.
         """
-        if not self.is_world_process_zero():
-            return []
-        args = self.args
-        try:
-            published = push(
-                str(args.output_dir),
-                self.hub_model_id,
-                revision=args.hub_revision,
-                token=args.hub_token,
-                images=args.hub_images,
-                say=logger.warning,
-            )
-            return push_lines(published, args.hub_revision)
-        except ValueError as error:
-            command = f"vit-scratch push {shlex.quote(str(args.output_dir))} {self.hub_model_id}"
-            raise ValueError(f"{error} The checkpoint is whole; `{command}` publishes it.") from error
+        return push_run(self.args, self.hub_model_id) if self.is_world_process_zero() else []
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The model's count: that of `Trainer` takes each pixel for a token."""
@@ -299,7 +268,7 @@ class ViTTrainer(Trainer):
             self.average = WeightAverage(self.accelerator.unwrap_model(self.model_wrapped), self.args.ema_decay)
             if self.resumed_from is not None:
                 # The checkpoint's model is the average, which is in the model now.
-                self.average.load_state_dict(load_file(self._trained_weights(self.resumed_from)))
+                self.average.load_state_dict(load_file(trained_weights(self.resumed_from)))
                 self.average.swap()
 
     def _end_average(self) -> None:
@@ -326,10 +295,8 @@ class ViTTrainer(Trainer):
             metrics[name] = float(losses.mean(dtype=float))
         return output
 
-    # --- Checkpoints -------------------------------------------------------------------------------------------------
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside its place and move it there when it is whole.
+        """Write a checkpoint, whole or not at all.
 
         Raises:
             ValueError: if it cannot be written, or the weights are no numbers any more; earlier ones stay.
@@ -338,56 +305,7 @@ class ViTTrainer(Trainer):
         weights_finite = all(bool(local(weight).isfinite().all()) for weight in model.parameters())
         all_finite = all(gather_object([weights_finite]))  # a process may have only a part of them
         self._refuse(self.vote.result()[0] or not all_finite)
-        output = Path(str(self.args.output_dir))
-        name = f"checkpoint-{self.state.global_step}"
-        incomplete = output / f"{INCOMPLETE_CHECKPOINT}-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(incomplete, ignore_errors=True)
-        self.store_flos()
-        try:
-            self._write_checkpoint(incomplete)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(incomplete, ignore_errors=True)
-            raise ValueError(
-                f"the checkpoint of step {self.state.global_step} could not be written to {output}: "
-                f"{getattr(error, 'strerror', None) or error}. {self._what_is_kept()} Make room and run the same "
-                "command to go on."
-            ) from error
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            delete(output / name)  # of a run that was resumed from an earlier one
-            os.replace(incomplete, output / name)
-            rotate_checkpoints(
-                output_dir=str(output),
-                save_total_limit=self.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        with nullcontext() if self.average is None else self.average.in_place():
-            self.save_model(str(folder), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(folder))
-            trained = {} if self.average is None else self.average.state_dict()  # all processes gather it
-            if trained and self.args.should_save:
-                save_file(trained, self._trained_weights(folder))
-        self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
-        if self.state.best_global_step:  # in every process: each loads it at the end
-            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
-            if best.exists() or self.state.best_global_step == self.state.global_step:
-                self.state.best_model_checkpoint = str(best)
-        if not self.args.should_save:
-            return
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states: Any = self.state.stateful_callbacks
-                states[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / STATE))
-        open_to_others(folder)
-
-    def _trained_weights(self, folder: str | Path) -> Path:
-        return Path(folder) / TRAINED_WEIGHTS
+        save_checkpoint(self)
 
 
 class _AroundSteps(TrainerCallback):
