@@ -155,7 +155,7 @@ def test_the_folder_is_a_whole_checkpoint_and_nothing_is_left_beside_it(imported
     assert {path.name for path in folder.iterdir()} == IMPORTED
     package = Path(modeling_vit_scratch.__file__).parent
     for name in CODE:
-        assert (folder / name).read_bytes() == (package / name).read_bytes()
+        assert (folder / name).read_bytes() == (package / "model" / name).read_bytes()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["model_type"] == "vit_scratch"
     assert config["architectures"] == ["ViTScratchForImageClassification"]

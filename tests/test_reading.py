@@ -14,7 +14,7 @@ from datasets import Image as ImageFeature
 from pictures import encoded, noise
 from transformers import AutoImageProcessor
 
-from modeling_vit_scratch.data import preprocessing, sampling
+from modeling_vit_scratch.data import model_input, sampling
 from modeling_vit_scratch.data.images import BadImageError, read_image
 from modeling_vit_scratch.data.model_input import pixel_values
 from modeling_vit_scratch.data.sampling import TrainingImages
@@ -90,7 +90,7 @@ def test_what_is_read_is_what_is_read_one_by_one(processor, files, few_together)
 
 
 def test_small_images_are_prepared_together_and_large_ones_are_not(processor, files, few_together, monkeypatch):
-    together, prepare = [], preprocessing._pixel_values
+    together, prepare = [], model_input._pixel_values
     few_together(100)
     monkeypatch.setattr(
         preprocessing, "_pixel_values", lambda *given: together.append(len(given[1])) or prepare(*given)
@@ -136,7 +136,7 @@ def test_evaluation_and_training_have_few_pixels_in_memory_too(processor, few_to
         tracked, found = tracking(read_image)
         monkeypatch.setattr(module, "read_image", tracked)
         if module is preprocessing:
-            prepared = images.with_transform(preprocessing.preprocessing(processor))[:12]["pixel_values"]
+            prepared = images.with_transform(model_input.preprocessing(processor))[:12]["pixel_values"]
         else:
             prepared = [row["pixel_values"] for row in TrainingImages(images, processor, [], 0).__getitems__(range(12))]
         assert torch.equal(torch.stack(list(prepared)), expected)
