@@ -72,7 +72,7 @@ def few_together(monkeypatch):
     """Set how many pixels may be together: few_together(100)."""
 
     def few_together(pixels):
-        for module in (preprocessing, reading):
+        for module in (model_input, reading):
             monkeypatch.setattr(module, "PIXELS_TOGETHER", pixels)
 
     return few_together
@@ -92,9 +92,7 @@ def test_what_is_read_is_what_is_read_one_by_one(processor, files, few_together)
 def test_small_images_are_prepared_together_and_large_ones_are_not(processor, files, few_together, monkeypatch):
     together, prepare = [], model_input._pixel_values
     few_together(100)
-    monkeypatch.setattr(
-        preprocessing, "_pixel_values", lambda *given: together.append(len(given[1])) or prepare(*given)
-    )
+    monkeypatch.setattr(model_input, "_pixel_values", lambda *given: together.append(len(given[1])) or prepare(*given))
     Reader(processor).read(files)
     assert together == [2, 3, 2, 1]  # up to the first that makes them too many
 
@@ -132,10 +130,10 @@ def test_evaluation_and_training_have_few_pixels_in_memory_too(processor, few_to
     files = [{"bytes": None, "path": str(file)} for file in sorted(tmp_path.iterdir())]
     images = Dataset.from_dict({"image": files}, features=Features({"image": ImageFeature(decode=False)}))
     expected = pixel_values(processor, [read_image(file) for file in files])
-    for module in (preprocessing, sampling):
+    for module in (model_input, sampling):
         tracked, found = tracking(read_image)
         monkeypatch.setattr(module, "read_image", tracked)
-        if module is preprocessing:
+        if module is model_input:
             prepared = images.with_transform(model_input.preprocessing(processor))[:12]["pixel_values"]
         else:
             prepared = [row["pixel_values"] for row in TrainingImages(images, processor, [], 0).__getitems__(range(12))]
