@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .model.configuration_vit_scratch import ViTScratchConfig, field_defaults
+from .model.configuration_vit_scratch import ViTScratchConfig
 
 # Fields of the configuration that the data decides.
 LABEL_FIELDS = {"id2label", "label2id", "num_classes", "num_labels"}
@@ -29,7 +29,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
     Raises:
         ValueError: if it is of another form, or there is no such field.
     """
-    fields = sorted({*field_defaults(), *ViTScratchConfig.attribute_map} - LABEL_FIELDS)
+    fields = sorted({*ViTScratchConfig.field_defaults(), *ViTScratchConfig.attribute_map} - LABEL_FIELDS)
     overrides = {}
     for item in re.findall(r"(?:[^,\[]|\[[^\]]*\]?)+", text):  # commas inside brackets do not separate
         name, equals, value = item.strip().partition("=")
@@ -48,7 +48,7 @@ def parse_overrides(text: str) -> dict[str, Any]:
 
 def closest_name(name: str, known: Iterable[str]) -> str:
     """What may have been meant by an unknown name, in brackets."""
-    if name in {*field_defaults(), *ViTScratchConfig.attribute_map}:
+    if name in {*ViTScratchConfig.field_defaults(), *ViTScratchConfig.attribute_map}:
         return f" (a field of the model: set it with config_overrides, as '{name}=…')"
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-from ..model.configuration_vit_scratch import ViTScratchConfig, field_defaults
+from ..model.configuration_vit_scratch import ViTScratchConfig
 from .files import Source
 from .lineage import Reading
 
@@ -29,7 +29,7 @@ def checked_facts(overrides: dict[str, Any]) -> dict[str, Any]:
     facts = {}
     for name, value in overrides.items():
         name = ViTScratchConfig.attribute_map.get(name, name)
-        if name not in field_defaults():
+        if name not in ViTScratchConfig.field_defaults():
             raise ValueError(f"config_overrides has the unknown field {name!r}.")
         if name in ("image_size", "patch_size"):
             check_size(name, value)

@@ -3,7 +3,7 @@
 
 import dataclasses
 import logging
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -11,15 +11,6 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneConfigMixin
 
 logger = logging.getLogger(__name__)
-
-# What a saved folder offers to the Auto classes where this package is not installed.
-AUTO_MAP = {
-    "AutoConfig": "configuration_vit_scratch.ViTScratchConfig",
-    "AutoModel": "modeling_vit_scratch.ViTScratchModel",
-    "AutoModelForImageClassification": "modeling_vit_scratch.ViTScratchForImageClassification",
-    "AutoModelForMaskedImageModeling": "modeling_vit_scratch.ViTScratchForMaskedImageModeling",
-    "AutoBackbone": "modeling_vit_scratch.ViTScratchBackbone",
-}
 
 # Poolings that put two vectors side by side.
 JOINING_POOLINGS = ("cls_mean", "cls_distillation")
@@ -41,7 +32,242 @@ TRANSFORMERS_KEYS = {
 
 
 @strict
-class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
+class EncoderConfig(PreTrainedConfig):
+    """What the configurations of image and video models have in common: tokens, blocks, pooling and initialisation.
+
+    The settings are those of `ViTScratchConfig`.
+
+    Raises:
+        ValueError: if the values cannot make a model, or a name is unknown.
+    """
+
+    attribute_map = {
+        "embedding_dim": "hidden_size",
+        "depth": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "ff_dim": "intermediate_size",
+        "num_classes": "num_labels",
+    }
+    # Tensor parallelism, of the attention: the rows of the fused projection are not heads, so its output is gathered.
+    # Rules cannot tell the layers of `ff` apart: transformers reads every number in a name as a wildcard.
+    base_model_tp_plan = {
+        "encoder.*.attention.in_proj": "colwise_gather_output",
+        "encoder.*.attention.out_proj": "rowwise_split_input",
+    }
+    base_model_fsdp_plan = {"encoder.*": "free_full_weight", "norm": "keep_full_weight"}
+    _auto_class = "AutoConfig"
+    # What a saved folder offers to the Auto classes where this package is not installed.
+    code_map: ClassVar[dict[str, str]] = {}
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    head_dim: int | None = None
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    use_swiglu_ffn: bool = False
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.1
+    drop_path_rate: float | int = 0.0
+    patch_dropout: float | int = 0.0
+    token_merging: int | list[int] | tuple[int, ...] = 0
+    token_merging_schedule: Literal["constant", "decreasing"] = "constant"
+    layer_norm_eps: float = 1e-5
+    image_size: int | list[int] | tuple[int, int] = 224
+    num_channels: int = 3
+    patch_bias: bool = True
+    qkv_bias: bool = True
+    out_proj_bias: bool = True
+    layerscale_value: float | int | None = None
+    norm_first: bool = False
+    position_embedding_type: Literal["learned", "sincos2d", "none"] = "learned"
+    position_interpolation: Literal[
+        "bicubic_antialias", "bicubic", "bicubic_align_corners", "bilinear_align_corners"
+    ] = "bicubic_antialias"
+    interpolate_pos_encoding: bool = False
+    use_cls_token: bool = True
+    use_cls_position: bool = False
+    num_register_tokens: int = 0
+    use_pre_layer_norm: bool = False
+    use_final_layer_norm: bool = False
+    pooling: Literal["cls", "mean", "mean_tokens", "cls_mean", "cls_distillation", "attention"] = "cls"
+    use_pooled_layer_norm: bool = False
+    pooler_output_size: int | None = None
+    initialization: Literal["article", "truncated_normal", "mimetic"] = "article"
+    initializer_range: float = 0.02
+
+    def __new__(cls, *args, **kwargs):
+        # Before the fields have their defaults, from which one that was asked for could not be told.
+        for alias, name in cls.attribute_map.items():
+            if alias in kwargs and name in kwargs and kwargs[alias] != kwargs[name]:
+                raise ValueError(
+                    f"{alias}={kwargs[alias]} and {name}={kwargs[name]} are one setting: give one of them."
+                )
+        return super().__new__(cls)
+
+    def __post_init__(self, auto_map=None, **kwargs):
+        if auto_map is not None:
+            self.auto_map = auto_map  # where the Auto classes look for the code of the model
+        self._refuse_unknown(kwargs)
+        for alias, name in self.attribute_map.items():
+            if alias in kwargs and name in self.field_defaults():
+                setattr(self, name, kwargs.pop(alias))
+        if "num_classes" in kwargs:
+            kwargs["num_labels"] = kwargs.pop("num_classes")
+        if "num_labels" in kwargs and (not isinstance(kwargs["num_labels"], int) or kwargs["num_labels"] < 0):
+            raise ValueError(f"num_labels must be a whole number, 0 or more, got {kwargs['num_labels']!r}.")
+        self._validate_names(kwargs.get("num_labels"))
+        super().__post_init__(**kwargs)
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = _indices(self.id2label)
+        self.validate_architecture()
+
+    @classmethod
+    def field_defaults(cls) -> dict[str, Any]:
+        """The fields of a configuration, transformers' own included, with their defaults."""
+        return {field.name: field.default for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Any:
+        """As of every transformers config; another `num_labels` than the saved one has none of the saved names."""
+        number = kwargs.get("num_labels", kwargs.get("num_classes"))
+        if number is not None and kwargs.get("id2label") is not None and len(kwargs["id2label"]) != number:
+            raise ValueError(_disagreement(number, kwargs["id2label"]))
+        if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
+            kwargs["label2id"] = _indices(kwargs["id2label"])  # those that were saved are of other names
+        names = config_dict.get("id2label")
+        if number is not None and names is not None and len(names) != number:
+            logger.warning("num_labels=%s: the %s names of the saved labels are not its.", number, len(names))
+            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+        return super().from_dict(config_dict, **kwargs)
+
+    def _validate_names(self, num_labels: int | None) -> None:
+        if None not in (self.id2label, num_labels) and len(self.id2label or ()) != num_labels:
+            raise ValueError(_disagreement(num_labels, self.id2label))
+
+    def _refuse_unknown(self, kwargs: dict) -> None:
+        unknown = sorted(key for key in kwargs if not self._is_known(key))
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no field {', '.join(map(repr, unknown))}; its fields are "
+                f"{', '.join(sorted(self.field_defaults()))} and the aliases {', '.join(sorted(self.attribute_map))}."
+            )
+
+    def _is_known(self, key: str) -> bool:
+        return key.startswith("_") or key in self.attribute_map or key in TRANSFORMERS_KEYS
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: [CLS] and the registers."""
+        return int(self.use_cls_token) + self.num_register_tokens
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of the vector that the classification head reads."""
+        return self.pooler_output_size or self.hidden_size * (2 if self.pooling in JOINING_POOLINGS else 1)
+
+    @property
+    def output_attentions(self) -> bool | None:
+        """Whether the models return attention maps; unlike in transformers' own ViT, any attention kernel will do."""
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Accept attention maps with every kernel (transformers' base class allows eager only)."""
+
+    def validate_architecture(self) -> None:
+        """Check that the values together make a model.
+
+        Runs when the configuration is built, when it is saved, and when a model is built from it, since
+        `from_pretrained(..., field=value)` sets fields after the first check.
+
+        Raises:
+            ValueError: one sentence that names the fields and their values.
+        """
+        self._validate_counts()
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "patch_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
+        self._validate_sizes()
+        self._validate_tokens()
+        self._validate_merging()
+
+    def _validate_counts(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("head_dim", "pooler_output_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}.")
+        if self.layerscale_value is not None and not abs(self.layerscale_value) < float("inf"):
+            raise ValueError(f"layerscale_value must be a finite number, or None, got {self.layerscale_value}.")
+        if self.num_register_tokens < 0:
+            raise ValueError(f"num_register_tokens must be at least 0, got {self.num_register_tokens}.")
+        if (self.head_dim is None or self.pooling == "attention") and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
+            )
+
+    def _validate_sizes(self) -> None:
+        """Check the sizes in pixels."""
+        height_and_width("image_size", self.image_size)
+
+    def _validate_tokens(self) -> None:
+        for name, value in (("position_embedding_type", "sincos2d"), ("initialization", "mimetic")):
+            if getattr(self, name) == value and self.hidden_size % 4:
+                raise ValueError(
+                    f"{name} {value!r} needs a hidden_size that is a multiple of 4, got {self.hidden_size}."
+                )
+        if self.pooling.startswith("cls") and not self.use_cls_token:
+            raise ValueError(
+                f"pooling {self.pooling!r} needs use_cls_token=True; without a [CLS] token use pooling='mean'."
+            )
+        if self.pooling == "cls_distillation" and not self.num_register_tokens:
+            raise ValueError("pooling 'cls_distillation' needs num_register_tokens=1, the distillation token; got 0.")
+        if self.use_cls_position and not (self.use_cls_token and self.position_embedding_type == "learned"):
+            raise ValueError(
+                "use_cls_position=True needs use_cls_token=True and position_embedding_type='learned', got "
+                f"use_cls_token={self.use_cls_token} and position_embedding_type={self.position_embedding_type!r}."
+            )
+
+    def _validate_merging(self) -> None:
+        merging = self.token_merging
+        if isinstance(merging, int):
+            if merging < 0:
+                raise ValueError(f"token_merging must be patches per block, 0 or more, got {merging}.")
+        elif len(merging) != self.num_hidden_layers or min(merging) < 0:
+            raise ValueError(
+                f"token_merging must be one number or one for each of the {self.num_hidden_layers} blocks, 0 or more, "
+                f"got {list(merging)}."
+            )
+        elif self.token_merging_schedule != "constant":
+            raise ValueError(
+                f"token_merging_schedule {self.token_merging_schedule!r} needs one number as token_merging, got "
+                f"{list(merging)}, which is a schedule itself."
+            )
+
+    def to_dict(self) -> dict:
+        """As of every transformers config, with the `auto_map` of all the classes that a saved folder serves.
+
+        The map is written anew: the one that was loaded may point to another repository. Attributes that are no fields,
+        which trainers and other tools leave on a configuration, are not written: they would be refused when loaded.
+        """
+        fields = {*self.field_defaults(), "out_features", "out_indices"}
+        written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
+        written.pop("use_cache", None)
+        return {**written, "auto_map": dict(self.code_map)}
+
+
+@strict
+class ViTScratchConfig(BackboneConfigMixin, EncoderConfig):
     """Configuration of the Vision Transformer of the article, and of its way to the original ViT.
 
     Without arguments it is the article's: `ViTScratchConfig(image_size=224, patch_size=16, embedding_dim=768,
@@ -112,119 +338,25 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     """
 
     model_type = "vit_scratch"
-    attribute_map = {
-        "embedding_dim": "hidden_size",
-        "depth": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "ff_dim": "intermediate_size",
-        "num_classes": "num_labels",
+    code_map: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_vit_scratch.ViTScratchConfig",
+        "AutoModel": "modeling_vit_scratch.ViTScratchModel",
+        "AutoModelForImageClassification": "modeling_vit_scratch.ViTScratchForImageClassification",
+        "AutoModelForMaskedImageModeling": "modeling_vit_scratch.ViTScratchForMaskedImageModeling",
+        "AutoBackbone": "modeling_vit_scratch.ViTScratchBackbone",
     }
-    # Tensor parallelism, of the attention: the rows of the fused projection are not heads, so its output is gathered.
-    # Rules cannot tell the layers of `ff` apart: transformers reads every number in a name as a wildcard.
-    base_model_tp_plan = {
-        "encoder.*.attention.in_proj": "colwise_gather_output",
-        "encoder.*.attention.out_proj": "rowwise_split_input",
-    }
-    base_model_fsdp_plan = {"encoder.*": "free_full_weight", "norm": "keep_full_weight"}
-    _auto_class = "AutoConfig"
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    head_dim: int | None = None
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    use_swiglu_ffn: bool = False
-    hidden_dropout_prob: float | int = 0.0
-    attention_probs_dropout_prob: float | int = 0.1
-    drop_path_rate: float | int = 0.0
-    patch_dropout: float | int = 0.0
-    token_merging: int | list[int] | tuple[int, ...] = 0
-    token_merging_schedule: Literal["constant", "decreasing"] = "constant"
-    layer_norm_eps: float = 1e-5
-    image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
-    num_channels: int = 3
-    patch_bias: bool = True
     use_dual_patch_norm: bool = False
-    qkv_bias: bool = True
-    out_proj_bias: bool = True
-    layerscale_value: float | int | None = None
-    norm_first: bool = False
-    position_embedding_type: Literal["learned", "sincos2d", "none"] = "learned"
-    position_interpolation: Literal[
-        "bicubic_antialias", "bicubic", "bicubic_align_corners", "bilinear_align_corners"
-    ] = "bicubic_antialias"
-    interpolate_pos_encoding: bool = False
-    use_cls_token: bool = True
-    use_cls_position: bool = False
-    num_register_tokens: int = 0
-    use_pre_layer_norm: bool = False
-    use_final_layer_norm: bool = False
-    pooling: Literal["cls", "mean", "mean_tokens", "cls_mean", "cls_distillation", "attention"] = "cls"
-    use_pooled_layer_norm: bool = False
-    pooler_output_size: int | None = None
-    initialization: Literal["article", "truncated_normal", "mimetic"] = "article"
-    initializer_range: float = 0.02
     encoder_stride: int | list[int] | tuple[int, int] | None = None
     apply_layernorm: bool = True
     reshape_hidden_states: bool = True
 
-    def __new__(cls, *args, **kwargs):
-        # Before the fields have their defaults, from which one that was asked for could not be told.
-        for alias, name in cls.attribute_map.items():
-            if alias in kwargs and name in kwargs and kwargs[alias] != kwargs[name]:
-                raise ValueError(
-                    f"{alias}={kwargs[alias]} and {name}={kwargs[name]} are one setting: give one of them."
-                )
-        return super().__new__(cls)
-
-    def __post_init__(self, out_features=None, out_indices=None, auto_map=None, **kwargs):
-        if auto_map is not None:
-            self.auto_map = auto_map  # where the Auto classes look for the code of the model
-        self._refuse_unknown(kwargs)
-        for alias, name in self.attribute_map.items():
-            if alias in kwargs and name in field_defaults():
-                setattr(self, name, kwargs.pop(alias))
-        if "num_classes" in kwargs:
-            kwargs["num_labels"] = kwargs.pop("num_classes")
-        if "num_labels" in kwargs and (not isinstance(kwargs["num_labels"], int) or kwargs["num_labels"] < 0):
-            raise ValueError(f"num_labels must be a whole number, 0 or more, got {kwargs['num_labels']!r}.")
-        self._validate_names(kwargs.get("num_labels"))
+    def __post_init__(self, out_features=None, out_indices=None, **kwargs):
+        self._out_features, self._out_indices = None, None
         super().__post_init__(**kwargs)
-        if self.id2label is not None and self.label2id is None:
-            self.label2id = _indices(self.id2label)
         self.set_output_features_output_indices(out_features, out_indices)
-        self.validate_architecture()
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Any:
-        """As of every transformers config; another `num_labels` than the saved one has none of the saved names."""
-        number = kwargs.get("num_labels", kwargs.get("num_classes"))
-        if number is not None and kwargs.get("id2label") is not None and len(kwargs["id2label"]) != number:
-            raise ValueError(_disagreement(number, kwargs["id2label"]))
-        if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
-            kwargs["label2id"] = _indices(kwargs["id2label"])  # those that were saved are of other names
-        names = config_dict.get("id2label")
-        if number is not None and names is not None and len(names) != number:
-            logger.warning("num_labels=%s: the %s names of the saved labels are not its.", number, len(names))
-            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
-        return super().from_dict(config_dict, **kwargs)
-
-    def _validate_names(self, num_labels: int | None) -> None:
-        if None not in (self.id2label, num_labels) and len(self.id2label or ()) != num_labels:
-            raise ValueError(_disagreement(num_labels, self.id2label))
-
-    def _refuse_unknown(self, kwargs: dict) -> None:
-        unknown = sorted(key for key in kwargs if not self._is_known(key))
-        if unknown:
-            raise ValueError(
-                f"ViTScratchConfig has no field {', '.join(map(repr, unknown))}; its fields are "
-                f"{', '.join(sorted(field_defaults()))} and the aliases {', '.join(sorted(self.attribute_map))}."
-            )
-
-    def _is_known(self, key: str) -> bool:
-        return key.startswith("_") or key in self.attribute_map or key in TRANSFORMERS_KEYS
+        self.verify_out_features_out_indices()
 
     @property
     def stage_names(self) -> list[str]:
@@ -256,127 +388,21 @@ class ViTScratchConfig(BackboneConfigMixin, PreTrainedConfig):
     def out_indices(self, value: list[int] | tuple[int, ...] | None) -> None:
         self.set_output_features_output_indices(None, value if value is None else list(value))
 
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: [CLS] and the registers."""
-        return int(self.use_cls_token) + self.num_register_tokens
-
-    @property
-    def pooled_size(self) -> int:
-        """Width of the vector that the classification head reads."""
-        return self.pooler_output_size or self.hidden_size * (2 if self.pooling in JOINING_POOLINGS else 1)
-
-    @property
-    def output_attentions(self) -> bool | None:
-        """Whether the models return attention maps; unlike in transformers' own ViT, any attention kernel will do."""
-        return self._output_attentions
-
-    @output_attentions.setter
-    def output_attentions(self, value: bool) -> None:
-        self._output_attentions = value
-
-    def validate_output_attentions(self) -> None:
-        """Accept attention maps with every kernel (transformers' base class allows eager only)."""
-
     def validate_architecture(self) -> None:
-        """Check that the values together make a model.
-
-        Runs when the configuration is built, when it is saved, and when a model is built from it, since
-        `from_pretrained(..., field=value)` sets fields after the first check.
-
-        Raises:
-            ValueError: one sentence that names the fields and their values.
-        """
-        self._validate_counts()
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "patch_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
-        if self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
-        self._validate_sizes()
-        self._validate_tokens()
-        self._validate_merging()
+        """Check that the values together make a model, and that the stages of a backbone are there."""
+        super().validate_architecture()
         self.verify_out_features_out_indices()
 
-    def _validate_counts(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("head_dim", "pooler_output_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, or None, got {getattr(self, name)}.")
-        if self.layerscale_value is not None and not abs(self.layerscale_value) < float("inf"):
-            raise ValueError(f"layerscale_value must be a finite number, or None, got {self.layerscale_value}.")
-        if self.num_register_tokens < 0:
-            raise ValueError(f"num_register_tokens must be at least 0, got {self.num_register_tokens}.")
-        if (self.head_dim is None or self.pooling == "attention") and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
-            )
-
     def _validate_sizes(self) -> None:
-        sizes = {}
-        for name in ("image_size", "patch_size", "encoder_stride"):
-            value = getattr(self, name)
-            value = self.patch_size if value is None else value
-            size = [value, value] if isinstance(value, int) else list(value)
-            if len(size) != 2 or min(size) < 1:
-                raise ValueError(f"{name} must be pixels, one number or [height, width], got {value}.")
-            sizes[name] = size
-        for side, image, patch in zip(("height", "width"), sizes["image_size"], sizes["patch_size"], strict=True):
-            if image % patch:
+        image, patch = height_and_width("image_size", self.image_size), height_and_width("patch_size", self.patch_size)
+        if self.encoder_stride is not None:
+            height_and_width("encoder_stride", self.encoder_stride)
+        for side, pixels, of_patch in zip(("height", "width"), image, patch, strict=True):
+            if pixels % of_patch:
                 raise ValueError(
                     f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: the {side} "
-                    f"{image} leaves {image % patch} pixels over after patches of {patch}."
+                    f"{pixels} leaves {pixels % of_patch} pixels over after patches of {of_patch}."
                 )
-
-    def _validate_tokens(self) -> None:
-        for name, value in (("position_embedding_type", "sincos2d"), ("initialization", "mimetic")):
-            if getattr(self, name) == value and self.hidden_size % 4:
-                raise ValueError(
-                    f"{name} {value!r} needs a hidden_size that is a multiple of 4, got {self.hidden_size}."
-                )
-        if self.pooling.startswith("cls") and not self.use_cls_token:
-            raise ValueError(
-                f"pooling {self.pooling!r} needs use_cls_token=True; without a [CLS] token use pooling='mean'."
-            )
-        if self.pooling == "cls_distillation" and not self.num_register_tokens:
-            raise ValueError("pooling 'cls_distillation' needs num_register_tokens=1, the distillation token; got 0.")
-        if self.use_cls_position and not (self.use_cls_token and self.position_embedding_type == "learned"):
-            raise ValueError(
-                "use_cls_position=True needs use_cls_token=True and position_embedding_type='learned', got "
-                f"use_cls_token={self.use_cls_token} and position_embedding_type={self.position_embedding_type!r}."
-            )
-
-    def _validate_merging(self) -> None:
-        merging = self.token_merging
-        if isinstance(merging, int):
-            if merging < 0:
-                raise ValueError(f"token_merging must be patches per block, 0 or more, got {merging}.")
-        elif len(merging) != self.num_hidden_layers or min(merging) < 0:
-            raise ValueError(
-                f"token_merging must be one number or one for each of the {self.num_hidden_layers} blocks, 0 or more, "
-                f"got {list(merging)}."
-            )
-        elif self.token_merging_schedule != "constant":
-            raise ValueError(
-                f"token_merging_schedule {self.token_merging_schedule!r} needs one number as token_merging, got "
-                f"{list(merging)}, which is a schedule itself."
-            )
-
-    def to_dict(self) -> dict:
-        """As of every transformers config, with the `auto_map` of all the classes that a saved folder serves.
-
-        The map is written anew: the one that was loaded may point to another repository. Attributes that are no fields,
-        which trainers and other tools leave on a configuration, are not written: they would be refused when loaded.
-        """
-        fields = {*field_defaults(), "out_features", "out_indices"}
-        written = {key: value for key, value in super().to_dict().items() if key in fields or self._is_known(key)}
-        written.pop("use_cache", None)
-        return {**written, "auto_map": dict(AUTO_MAP)}
 
 
 def _indices(id2label: dict) -> dict[str, int]:
@@ -387,9 +413,16 @@ def _disagreement(num_labels: int | None, id2label: dict | None) -> str:
     return f"num_labels={num_labels} and id2label, which has {len(id2label or ())} names, do not agree: leave one out."
 
 
-def field_defaults() -> dict[str, Any]:
-    """The fields of a configuration, transformers' own included, with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(ViTScratchConfig)}
+def height_and_width(name: str, value: int | list[int] | tuple[int, ...]) -> list[int]:
+    """A size in pixels, one number or `[height, width]`, as both.
+
+    Raises:
+        ValueError: with the name of the setting, if it is neither.
+    """
+    size = [value, value] if isinstance(value, int) else list(value)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"{name} must be pixels, one number or [height, width], got {value}.")
+    return size
 
 
-__all__ = ["ViTScratchConfig"]
+__all__ = ["EncoderConfig", "ViTScratchConfig"]
