@@ -17,9 +17,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .additions_vit_scratch import SwiGLU
-from .configuration_vit_scratch import ViTScratchConfig
-from .layers_vit_scratch import TransformerEncoderBlock, eager_attention
+from .additions_vit_scratch import AttentionPooling, Pooler, SwiGLU, TokenPooling
+from .configuration_vit_scratch import JOINING_POOLINGS, EncoderConfig
+from .layers_vit_scratch import MultiHeadSelfAttention, TransformerEncoderBlock, eager_attention
 from .merging_vit_scratch import MergedPatches, MergedSequence
 from .packing_vit_scratch import PackedSequence, is_worth_packing
 
@@ -88,19 +88,28 @@ class WholeSequence:
         return mask is None or (isinstance(mask, Tensor) and mask.ndim == 4)
 
 
-def build_blocks(config: ViTScratchConfig, num_layers: int) -> nn.ModuleList:
-    """The blocks of a configuration; stochastic depth grows from 0 at the first to `drop_path_rate` at the last."""
+def build_blocks(
+    config: EncoderConfig, num_layers: int, kind: type[nn.Module] = ViTScratchLayer, **more: Any
+) -> nn.ModuleList:
+    """The blocks of a configuration; stochastic depth grows from 0 at the first to `drop_path_rate` at the last.
+
+    Args:
+        config: what they are like.
+        num_layers: how many.
+        kind: their class.
+        **more: what that takes besides the settings that all kinds have.
+    """
     rates = [config.drop_path_rate * index / max(num_layers - 1, 1) for index in range(num_layers)]
-    return nn.ModuleList(_block(config, rate) for rate in rates)
+    more = more or {"norm_first": config.norm_first}
+    return nn.ModuleList(_block(config, kind, rate, more) for rate in rates)
 
 
-def _block(config: ViTScratchConfig, drop_path: float) -> TransformerEncoderBlock:
-    block = ViTScratchLayer(
+def _block(config: EncoderConfig, kind: type[nn.Module], drop_path: float, more: dict[str, Any]) -> nn.Module:
+    block = kind(
         config.hidden_size,
         config.num_attention_heads,
         config.intermediate_size,
         config.attention_probs_dropout_prob,
-        norm_first=config.norm_first,
         activation=SwiGLU() if config.use_swiglu_ffn else ACT2FN[config.hidden_act],
         layer_norm_eps=config.layer_norm_eps,
         qkv_bias=config.qkv_bias,
@@ -109,24 +118,37 @@ def _block(config: ViTScratchConfig, drop_path: float) -> TransformerEncoderBloc
         head_dim=config.head_dim,
         out_proj_bias=config.out_proj_bias,
         layer_scale=config.layerscale_value,
+        **more,
     )
-    block.attention.config = config
+    for module in block.modules():
+        if isinstance(module, MultiHeadSelfAttention):
+            module.config = config
     return block
 
 
-def _kernel(config: ViTScratchConfig) -> Callable:
+def _kernel(config: EncoderConfig) -> Callable:
     return ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+
+
+def _averaging(kernel: Callable) -> Callable:
+    def averaged(*given: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
+        output, maps = kernel(*given, **named)
+        return output, None if maps is None else maps.mean(dim=1, keepdim=True)
+
+    return averaged
 
 
 def encode(
     blocks: nn.ModuleList,
     x: Tensor,
-    config: ViTScratchConfig,
+    config: EncoderConfig,
     *,
     token_mask: Tensor | None = None,
     merging_schedule: Sequence[int] = (),
     num_queries: int | None = None,
     hidden_state: HiddenState,
+    in_parts: Callable[[Callable], Callable] | None = None,
+    average_maps: bool = False,
     **kwargs: Any,
 ) -> Tensor:
     """Run all blocks: (B, T, D) -> (B, T, D).
@@ -140,6 +162,8 @@ def encode(
         num_queries: the first tokens, if the others are not asked for; the last block then computes these alone where
             nothing is recorded and the kernel allows it: (B, T, D) -> (B, num_queries, D).
         hidden_state: is called with the tokens before and after each block if they are to be recorded.
+        in_parts: makes of the kernel one whose tokens attend to a part of the others, without a mask.
+        average_maps: average the attention maps over the heads, (B, 1, T, T), where they are asked for.
         **kwargs: go to the blocks; `output_attentions` and `output_hidden_states` take the place of the
             configuration's.
     """
@@ -151,15 +175,18 @@ def encode(
         # Of all kernels only the eager one has the maps, and takes a batch without images.
         config = copy.copy(config)
         config._attn_implementation = "eager"
+    kernel = _averaging(_kernel(config)) if average_maps else _kernel(config)
     sequence: TokenSequence
-    if any(merging_schedule):
+    if in_parts is not None:
+        sequence = WholeSequence(None, in_parts(kernel))
+    elif any(merging_schedule):
         patches = MergedPatches.none_yet(x, config.num_prefix_tokens, token_mask)
-        sequence = MergedSequence(patches, merging_schedule, _kernel(config), config._attn_implementation, maps_wanted)
+        sequence = MergedSequence(patches, merging_schedule, kernel, config._attn_implementation, maps_wanted)
     else:
         # Stochastic depth skips a branch for whole images, which a packed sequence does not have.
         may_pack = not maps_wanted and not (blocks.training and config.drop_path_rate > 0)
         sequence = whole = WholeSequence(
-            create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=token_mask), _kernel(config)
+            create_bidirectional_mask(config=config, inputs_embeds=x, attention_mask=token_mask), kernel
         )
         if not whole.has_rows():
             num_queries = None
@@ -174,3 +201,35 @@ def encode(
             hidden_state(before, after)
             before = after
     return sequence.leave(x) if num_queries is None else sequence.run_last(blocks[-1], x, num_queries, **kwargs)
+
+
+# --- After the blocks ------------------------------------------------------------------------------------------------
+
+
+def num_queries(config: EncoderConfig) -> int | None:
+    """How many tokens, from the front, the last block must compute for the pooler; None for all."""
+    return {"cls": 1, "cls_distillation": 2}.get(config.pooling)
+
+
+def build_pool(config: EncoderConfig, num_prefix_tokens: int) -> nn.Module:
+    """What makes one vector of the tokens: (B, T, D) -> (B, D), or (B, 2 D) where it joins two."""
+    if config.pooling != "attention":
+        return TokenPooling(config.pooling, num_prefix_tokens)
+    return AttentionPooling(
+        config.hidden_size,
+        config.num_attention_heads,
+        config.intermediate_size,
+        num_prefix_tokens=num_prefix_tokens,
+        activation=ACT2FN[config.hidden_act],
+        layer_norm_eps=config.layer_norm_eps,
+    )
+
+
+def build_pooler(config: EncoderConfig, num_prefix_tokens: int) -> Pooler:
+    """The same with what may follow it, to the vector that the classification head reads: (B, T, D) -> (B, P)."""
+    return Pooler(
+        build_pool(config, num_prefix_tokens),
+        config.hidden_size * (2 if config.pooling in JOINING_POOLINGS else 1),
+        layer_norm_eps=config.layer_norm_eps if config.use_pooled_layer_norm else None,
+        output_dim=config.pooler_output_size,
+    )

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .additions_vit_scratch import AddRegisterTokens, AttentionPooling, LayerScale, MaskPatches
-from .configuration_vit_scratch import ViTScratchConfig
+from .configuration_vit_scratch import EncoderConfig
 from .layers_vit_scratch import AddClsToken, MultiHeadSelfAttention, PositionalEncoding
 
 # How far from 0 the positions of `initialization="mimetic"` lie: one of ours, the article's sinusoids have amplitude 1.
 MIMETIC_POSITIONS = 0.3
 
 
-def initialize(module: nn.Module, config: ViTScratchConfig) -> None:
+def initialize(module: nn.Module, config: EncoderConfig) -> None:
     """Initialise one module, as `config.initialization` says; weights that were loaded are left alone."""
     if isinstance(module, nn.LayerNorm):
         init.ones_(module.weight)
@@ -35,7 +35,7 @@ def initialize(module: nn.Module, config: ViTScratchConfig) -> None:
             _as_pretrained(module)
 
 
-def renew(module: nn.Module, config: ViTScratchConfig) -> None:
+def renew(module: nn.Module, config: EncoderConfig) -> None:
     """Give a part of a model new random weights, in place of any that were loaded; the rest of the model is not read.
 
     Device and type of the weights stay; weights on the meta device are made on the CPU.
@@ -56,7 +56,7 @@ def _as_the_article(module: nn.Module) -> None:
         for projection in (module.in_proj, module.out_proj):
             if projection.bias is not None:
                 init.zeros_(projection.bias)
-    elif isinstance(module, (nn.Linear, nn.Conv2d)):
+    elif isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         # torch's own default for both, spelled in the functions that respect loaded weights.
         init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         if module.bias is not None:
@@ -68,7 +68,7 @@ def _as_the_article(module: nn.Module) -> None:
 
 
 def _truncated_normal(module: nn.Module, std: float) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         init.trunc_normal_(module.weight, std=std)
         if module.bias is not None:
             init.zeros_(module.bias)

@@ -136,7 +136,7 @@ class PositionalEncoding(nn.Module):
         embedding_dim: int,
         *,
         encoding: str = "learned",
-        grid_size: tuple[int, int] | None = None,
+        grid_size: tuple[int, ...] | None = None,
         dropout: float = 0.0,
         interpolation: str = "bicubic_antialias",
     ):
@@ -148,7 +148,9 @@ class PositionalEncoding(nn.Module):
         if encoding == "sincos2d" and embedding_dim % 4:
             raise ValueError(f"sincos2d positions need an embedding_dim that is a multiple of 4, got {embedding_dim}.")
         side = math.isqrt(num_patches)
-        self.grid_size = grid_size or ((side, side) if side * side == num_patches else (1, num_patches))
+        self.grid_size: tuple[int, ...] = grid_size or (
+            (side, side) if side * side == num_patches else (1, num_patches)
+        )
         if math.prod(self.grid_size) != num_patches:
             raise ValueError(f"grid_size {self.grid_size} does not hold {num_patches} patches.")
         self.encoding = encoding
@@ -158,7 +160,7 @@ class PositionalEncoding(nn.Module):
             self.positional_embedding = nn.Parameter(torch.randn(1, num_patches, embedding_dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int] | None = None, extent: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, grid_size: tuple[int, ...] | None = None, extent: Tensor | None = None) -> Tensor:
         """Add the positions.
 
         Args:
@@ -173,8 +175,8 @@ class PositionalEncoding(nn.Module):
         grid_size = grid_size or self.grid_size
         if x.shape[1:] != (math.prod(grid_size), self.embedding_dim):
             raise ValueError(
-                f"{x.shape[1]} patches of width {x.shape[2]} do not fill a grid of {grid_size[0]}x{grid_size[1]} "
-                f"(rows x columns) of width {self.embedding_dim}."
+                f"{x.shape[1]} patches of width {x.shape[2]} do not fill a grid of "
+                f"{'x'.join(map(str, grid_size))} (rows x columns) of width {self.embedding_dim}."
             )
         if self.encoding == "sincos2d":
             return self.dropout(x + self.sincos2d(grid_size, x))
@@ -182,7 +184,7 @@ class PositionalEncoding(nn.Module):
             return self.dropout(x + self.positional_embedding)
         return self.dropout(x + self.resampled(grid_size, extent).to(x.dtype))
 
-    def resampled(self, grid_size: tuple[int, int], extent: Tensor | None = None) -> Tensor:
+    def resampled(self, grid_size: tuple[int, ...], extent: Tensor | None = None) -> Tensor:
         """The learned positions on another grid, by `resampling_weights`: -> (1 or B, N, D)."""
         positions = self.positional_embedding.float().view(*self.grid_size, -1)
         if extent is None:
@@ -195,7 +197,7 @@ class PositionalEncoding(nn.Module):
         with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             return torch.einsum("brh,bcw,hwd->brcd", rows, columns, positions).flatten(1, 2)
 
-    def sincos2d(self, grid_size: tuple[int, int], like: Tensor) -> Tensor:
+    def sincos2d(self, grid_size: tuple[int, ...], like: Tensor) -> Tensor:
         """The fixed positions of a grid of any size, in the dtype and on the device of `like`: -> (1, N, D)."""
         rows, columns = grid_size
         quarter = self.embedding_dim // 4

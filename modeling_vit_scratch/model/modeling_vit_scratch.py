@@ -16,7 +16,6 @@ from typing import Unpack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import (
     BackboneOutput,
@@ -29,14 +28,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .additions_vit_scratch import (
     AddRegisterTokens,
-    AttentionPooling,
     MaskPatches,
     PatchDropout,
-    Pooler,
-    TokenPooling,
 )
-from .configuration_vit_scratch import JOINING_POOLINGS, ViTScratchConfig
-from .encoder_vit_scratch import HiddenState, build_blocks, encode
+from .configuration_vit_scratch import ViTScratchConfig
+from .encoder_vit_scratch import HiddenState, build_blocks, build_pooler, encode, num_queries
 from .layers_vit_scratch import (
     AddClsToken,
     ClassificationHead,
@@ -46,7 +42,7 @@ from .layers_vit_scratch import (
 )
 from .merging_vit_scratch import merging_schedule
 from .packing_vit_scratch import read_masks
-from .pretrained_vit_scratch import ViTScratchPreTrainedModel
+from .pretrained_vit_scratch import ViTScratchPreTrainedModel, classification_loss
 
 
 class ViTScratchModel(ViTScratchPreTrainedModel):
@@ -93,32 +89,11 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         self.encoder = build_blocks(config, config.num_hidden_layers)
         self.hidden_state = HiddenState()
         self.norm = self._layer_norm() if config.use_final_layer_norm else nn.Identity()
-        self.pooler = self._pooler() if add_pooling_layer else None
+        self.pooler = build_pooler(config, config.num_prefix_tokens) if add_pooling_layer else None
         self.post_init()
 
     def _layer_norm(self) -> nn.LayerNorm:
         return nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
-
-    def _pooler(self) -> Pooler:
-        config = self.config
-        pool: nn.Module
-        if config.pooling == "attention":
-            pool = AttentionPooling(
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                num_prefix_tokens=config.num_prefix_tokens,
-                activation=ACT2FN[config.hidden_act],
-                layer_norm_eps=config.layer_norm_eps,
-            )
-        else:
-            pool = TokenPooling(config.pooling, config.num_prefix_tokens)
-        return Pooler(
-            pool,
-            config.hidden_size * (2 if config.pooling in JOINING_POOLINGS else 1),
-            layer_norm_eps=config.layer_norm_eps if config.use_pooled_layer_norm else None,
-            output_dim=config.pooler_output_size,
-        )
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -180,7 +155,7 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
             self.config,
             token_mask=token_mask,
             merging_schedule=self.merging_schedule,
-            num_queries=self.num_queries() if only_pooled else None,
+            num_queries=num_queries(self.config) if only_pooled else None,
             hidden_state=self.hidden_state,
             **kwargs,
         )
@@ -219,10 +194,6 @@ class ViTScratchModel(ViTScratchPreTrainedModel):
         if bool_masked_pos is not None and self.mask_patches is None:
             raise ValueError("bool_masked_pos needs a mask token: build the model with use_mask_token=True.")
         return grid_size
-
-    def num_queries(self) -> int | None:
-        """How many tokens, from the front, the last block must compute for the pooler; None for all."""
-        return {"cls": 1, "cls_distillation": 2}.get(self.config.pooling)
 
 
 class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
@@ -273,18 +244,10 @@ class ViTScratchForImageClassification(ViTScratchPreTrainedModel):
             **kwargs,
         )
         logits = self.classification_head(outputs.pooler_output)  # (B, K)
-        loss = None if labels is None else self._loss(labels, logits, num_items)  # a scalar
+        loss = None if labels is None else classification_loss(self, labels, logits, num_items)  # a scalar
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-
-    def _loss(self, labels: Tensor, logits: Tensor, num_items: Tensor | int | None) -> Tensor:
-        if num_items is None:
-            return self.loss_function(labels, logits, self.config)
-        loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items)
-        if self.config.problem_type == "single_label_classification":
-            return loss
-        return loss * labels.numel() / num_items  # transformers counts the labels of a step for classes alone
 
 
 class PixelDecoder(nn.Sequential):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .additions_vit_scratch import SwiGLU
-from .configuration_vit_scratch import ViTScratchConfig
-from .encoder_vit_scratch import HiddenState
+from .configuration_vit_scratch import EncoderConfig, ViTScratchConfig
+from .encoder_vit_scratch import HiddenState, num_queries
 from .initialization_vit_scratch import initialize
 from .layers_vit_scratch import MultiHeadSelfAttention, TransformerEncoderBlock
 from .publishing_vit_scratch import publish, write_complete
@@ -35,8 +35,8 @@ FIRST_LAYERS = (
 class ViTScratchPreTrainedModel(PreTrainedModel):
     """What the models share: initialisation, loading and saving, and what they declare to transformers."""
 
-    config: ViTScratchConfig
-    config_class = ViTScratchConfig
+    config: Any
+    config_class: Any = ViTScratchConfig
     base_model_prefix = "vit"
     main_input_name = "pixel_values"
     input_modalities = ["image"]
@@ -55,9 +55,9 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
     # Whether the model reads nothing of the base model's but `pooler_output`.
     _only_pooled = False
     # What only masked image modelling has; of a checkpoint of it, other models take the body.
-    _keys_to_ignore_on_load_unexpected = {r"^decoder\.", r"mask_patches\."}
+    _keys_to_ignore_on_load_unexpected: set[str] = {r"^decoder\.", r"mask_patches\."}
 
-    def __init__(self, config: ViTScratchConfig, *inputs, **kwargs):
+    def __init__(self, config: EncoderConfig, *inputs, **kwargs):
         config.validate_architecture()
         super().__init__(config, *inputs, **kwargs)
 
@@ -135,7 +135,9 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         asks a model by this name; transformers' `Trainer` asks none, and decays some of them.
         """
         decayed = {
-            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)
         }
         return {name for name, _ in self.named_parameters()} - decayed
 
@@ -157,13 +159,25 @@ class ViTScratchPreTrainedModel(PreTrainedModel):
         for block, num_merged in zip(vit.encoder, vit.merging_schedule, strict=False):
             # The scores, and the values that they weigh: T x T products of the width of all heads, each.
             width = block.attention.out_proj.in_features
-            num_queries = num_tokens
-            if block is vit.encoder[-1] and self._only_pooled and vit.num_queries() is not None:
-                num_merged, num_queries = 0, vit.num_queries()
-            operations += 2 * num_tokens * block.attention.in_proj.weight.numel() + 4 * num_queries * num_tokens * width
-            operations += 2 * num_queries * block.attention.out_proj.weight.numel()
+            queries: Any = num_tokens
+            if block is vit.encoder[-1] and self._only_pooled and num_queries(self.config) is not None:
+                num_merged, queries = 0, num_queries(self.config)
+            operations += 2 * num_tokens * block.attention.in_proj.weight.numel() + 4 * queries * num_tokens * width
+            operations += 2 * queries * block.attention.out_proj.weight.numel()
             patches = num_tokens - self.config.num_prefix_tokens
             num_merged = min(num_merged, patches // 2)
             num_tokens -= num_merged
-            operations += 2 * (num_queries - num_merged) * (block.ff[0].weight.numel() + block.ff[2].weight.numel())
+            operations += 2 * (queries - num_merged) * (block.ff[0].weight.numel() + block.ff[2].weight.numel())
         return 3 * pixel_values.shape[0] * operations
+
+
+def classification_loss(
+    model: PreTrainedModel, labels: Tensor, logits: Tensor, num_items: Tensor | int | None
+) -> Tensor:
+    """The loss that `config.problem_type` says, divided by the labels of the whole step if their number is given."""
+    if num_items is None:
+        return model.loss_function(labels, logits, model.config)
+    loss = model.loss_function(labels, logits, model.config, num_items_in_batch=num_items)
+    if model.config.problem_type == "single_label_classification":
+        return loss
+    return loss * labels.numel() / num_items  # transformers counts the labels of a step for classes alone
