@@ -1,8 +1,8 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """vit-scratch: the article's Vision Transformer, layer by layer, as a Hugging Face model.
 
-Importing it makes the Auto classes of transformers know `model_type: vit_scratch`. It imports neither torch nor
-transformers itself: the names below are imported when they are used.
+Importing it makes the Auto classes of transformers know `model_type: vit_scratch` and `vivit_scratch`. It imports
+neither torch nor transformers itself: the names below are imported when they are used.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from .registration import register
 
 if TYPE_CHECKING:
     from .model.configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vivit_scratch import ViViTScratchConfig
     from .model.layers_vit_scratch import (
         AddClsToken,
         ClassificationHead,
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
         PositionalEncoding,
         TransformerEncoderBlock,
     )
+    from .model.layers_vivit_scratch import TubeletEmbedding
     from .model.modeling_vit_scratch import (
         ViTScratchBackbone,
         ViTScratchForImageClassification,
         ViTScratchForMaskedImageModeling,
         ViTScratchModel,
         ViTScratchPreTrainedModel,
+    )
+    from .model.modeling_vivit_scratch import (
+        ViViTScratchForVideoClassification,
+        ViViTScratchModel,
+        ViViTScratchPreTrainedModel,
     )
     from .model.packing_vit_scratch import pad_images
 
@@ -38,17 +45,25 @@ __all__ = [
     "PatchEmbedding",
     "PositionalEncoding",
     "TransformerEncoderBlock",
+    "TubeletEmbedding",
     "ViTScratchBackbone",
     "ViTScratchConfig",
     "ViTScratchForImageClassification",
     "ViTScratchForMaskedImageModeling",
     "ViTScratchModel",
     "ViTScratchPreTrainedModel",
+    "ViViTScratchConfig",
+    "ViViTScratchForVideoClassification",
+    "ViViTScratchModel",
+    "ViViTScratchPreTrainedModel",
     "pad_images",
 ]
 
 # A name is in the first of these that has it.
-_MODULES = ("configuration_vit_scratch", "layers_vit_scratch", "packing_vit_scratch", "modeling_vit_scratch")
+_MODULES = (
+    *("configuration_vit_scratch", "configuration_vivit_scratch", "layers_vit_scratch", "layers_vivit_scratch"),
+    *("packing_vit_scratch", "modeling_vit_scratch", "modeling_vivit_scratch"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
-"""`model_type: vit_scratch`, made known to the Auto classes of transformers when these are imported.
+"""`model_type: vit_scratch` and `vivit_scratch`, made known to transformers' Auto classes when these are imported.
 
 Importing the package thus costs nothing, and the order of the two imports does not matter. transformers has no entry
 points, and its mappings by name lead nowhere outside of it; hence the hook. It watches the modules of the Auto classes,
@@ -14,13 +14,20 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MODELS = f"{__package__}.model.modeling_vit_scratch"
+IMAGES, VIDEOS = (f"{__package__}.model.modeling_{kind}_scratch" for kind in ("vit", "vivit"))
 AUTO = "transformers.models.auto"
+# Module of models -> Auto class -> which of its classes that serves.
 CLASSES = {
-    "AutoModel": "ViTScratchModel",
-    "AutoModelForImageClassification": "ViTScratchForImageClassification",
-    "AutoModelForMaskedImageModeling": "ViTScratchForMaskedImageModeling",
-    "AutoBackbone": "ViTScratchBackbone",
+    IMAGES: {
+        "AutoModel": "ViTScratchModel",
+        "AutoModelForImageClassification": "ViTScratchForImageClassification",
+        "AutoModelForMaskedImageModeling": "ViTScratchForMaskedImageModeling",
+        "AutoBackbone": "ViTScratchBackbone",
+    },
+    VIDEOS: {
+        "AutoModel": "ViViTScratchModel",
+        "AutoModelForVideoClassification": "ViViTScratchForVideoClassification",
+    },
 }
 
 
@@ -58,34 +65,40 @@ class StandIn:
     Modules that the model needs import the Auto classes in their turn, so that the model cannot be imported with these.
     """
 
-    def __init__(self, name: str, config_class: type):
-        self.name, self.config_class = name, config_class
+    def __init__(self, module: str, name: str, config_class: type):
+        self.module, self.name, self.config_class = module, name, config_class
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(getattr(importlib.import_module(MODELS), self.name), attribute)
+        return getattr(getattr(importlib.import_module(self.module), self.name), attribute)
 
     def __reduce__(self) -> tuple:
-        return StandIn, (self.name, self.config_class)
+        return StandIn, (self.module, self.name, self.config_class)
 
 
 def _register_config() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from .model.configuration_vit_scratch import ViTScratchConfig
+    for config_class in _configs().values():
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
-    AutoConfig.register("vit_scratch", ViTScratchConfig, exist_ok=True)
+
+def _configs() -> dict[str, Any]:
+    """Module of models -> their configuration."""
+    from .model.configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vivit_scratch import ViViTScratchConfig
+
+    return {IMAGES: ViTScratchConfig, VIDEOS: ViViTScratchConfig}
 
 
 def _register_models() -> None:
-    """Called when either of the two is imported, transformers' module and ours."""
+    """Called when transformers' module is imported, or one of ours."""
     if f"{AUTO}.modeling_auto" not in sys.modules:
         return
-    from .model.configuration_vit_scratch import ViTScratchConfig
-
-    auto, ours = importlib.import_module(f"{AUTO}.modeling_auto"), sys.modules.get(MODELS)
-    for auto_class, name in CLASSES.items():
-        model_class = getattr(ours, name, None) or StandIn(name, ViTScratchConfig)
-        getattr(auto, auto_class).register(ViTScratchConfig, model_class, exist_ok=True)
+    auto = importlib.import_module(f"{AUTO}.modeling_auto")
+    for module, config_class in _configs().items():
+        for auto_class, name in CLASSES[module].items():
+            model_class = getattr(sys.modules.get(module), name, None) or StandIn(module, name, config_class)
+            getattr(auto, auto_class).register(config_class, model_class, exist_ok=True)
 
 
 def _register_image_processors() -> None:
@@ -108,5 +121,6 @@ REGISTRATIONS: dict[str, Callable[[], None]] = {
     f"{AUTO}.configuration_auto": _register_config,
     f"{AUTO}.modeling_auto": _register_models,
     f"{AUTO}.image_processing_auto": _register_image_processors,
-    MODELS: _register_models,
+    IMAGES: _register_models,
+    VIDEOS: _register_models,
 }

@@ -67,7 +67,7 @@ def test_the_package_has_its_public_names_and_no_others():
 
 @pytest.fixture
 def stand_in() -> registration.StandIn:
-    return registration.StandIn("ViTScratchForImageClassification", ViTScratchConfig)
+    return registration.StandIn(registration.IMAGES, "ViTScratchForImageClassification", ViTScratchConfig)
 
 
 def test_what_stands_in_for_a_model_does_as_the_model(stand_in):

@@ -20,7 +20,7 @@ ENCODERS = {"Transformer": "", "SpatialTransformer": "", "TemporalTransformer": 
 
 
 def frames_last(kernel: Tensor) -> Sequence[Tensor]:
-    """The kernel of a convolution over frames, (frames, rows, columns, channels, outputs); over images without frames."""
+    """The kernel of a convolution over frames, (frames, rows, columns, channels, outputs), or without frames."""
     kernel = kernel if kernel.ndim == 5 else kernel[None]
     return (kernel.permute(4, 3, 0, 1, 2).contiguous(),)
 

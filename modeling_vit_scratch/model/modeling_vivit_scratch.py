@@ -13,6 +13,7 @@ from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
@@ -22,6 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .additions_vit_scratch import AddRegisterTokens, PatchDropout
 from .configuration_vivit_scratch import ViViTScratchConfig
 from .encoder_vit_scratch import HiddenState, build_blocks, build_pool, build_pooler, encode, num_queries
+from .inflation_vivit_scratch import config_of_image_model, inflate
 from .layers_vit_scratch import AddClsToken, ClassificationHead, PositionalEncoding, height_width
 from .layers_vivit_scratch import (
     IN_TIME,
@@ -356,6 +358,34 @@ class ViViTScratchForVideoClassification(ViViTScratchPreTrainedModel):
         self.vivit = ViViTScratchModel(config)
         self.classification_head = ClassificationHead(config.pooled_size, self.num_labels, pool=nn.Identity())
         self.post_init()
+
+    @classmethod
+    def from_image_model(
+        cls,
+        model: PreTrainedModel,
+        *,
+        inflation: str = "central",
+        positions: str = "tile",
+        **settings: Any,
+    ) -> "ViViTScratchForVideoClassification":
+        """A video model that begins with what an image model has learned (ViViT, section 3.4).
+
+        Args:
+            model: an image model of ours, with or without a head, which is not changed. Its head stays behind.
+            inflation: "central" puts the filters of the patches at the middle frame of the tubelet, so that a new model
+                sees that frame as the image model does; "average" spreads them evenly over its frames.
+            positions: "tile" repeats those of the image for each step in time, fitted to another size as the image
+                model does where `settings` give one; a factorised encoder needs nothing of it in space.
+            **settings: fields of `ViViTScratchConfig` that an image model does not have, such as `num_frames`, or that
+                are to be others.
+
+        Raises:
+            ValueError: if the image model has parts that a video model does not have.
+        """
+        config = config_of_image_model(model.config, settings)
+        video = cls(config)
+        inflate(video.vivit, model.base_model, inflation, positions)
+        return cast(Any, video).to(model.dtype)
 
     @can_return_tuple
     def forward(
