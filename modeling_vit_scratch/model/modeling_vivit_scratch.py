@@ -108,7 +108,7 @@ class ViViTScratchPreTrainedModel(ViTScratchPreTrainedModel):
             spans = {
                 "joint": [tokens],
                 "factorised_self_attention": [places, times],
-                "factorised_dot_product": [places / 2, times / 2],
+                "factorised_dot_product": [(places + times) / 2],
             }
             operations += _operations(body.encoder, tokens, spans[variant])
         return int(3 * batch * operations)

@@ -37,7 +37,7 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.i
 PICTURES = (SAMPLE, "training.png")
 # What is told of the weights, besides the weights: of no use with others.
 ABOUT_WEIGHTS = (CARD, *PICTURES, RECIPE, "all_results.json", "adapter/*")
-PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", *ABOUT_WEIGHTS)
+PUBLISHED = ("config.json", *WEIGHTS, PROCESSOR, "*_vit_scratch.py", "*_vivit_scratch.py", *ABOUT_WEIGHTS)
 # The name of a repository, with its owner.
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # The Hub's name for a license.

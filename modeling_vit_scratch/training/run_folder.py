@@ -53,6 +53,7 @@ RUN_FILES = (
     "checkpoint-*",
     "config.json",
     "*_vit_scratch.py",
+    "*_vivit_scratch.py",
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
