@@ -56,9 +56,9 @@ def travelling() -> list[str]:
     """What every checkpoint carries, in the order in which a reader meets it."""
     order = [
         *("configuration", "layers", "additions", "encoder", "merging", "packing"),
-        *("initialization", "pretrained", "modeling", "publishing"),
+        *("initialization", "inflation", "pretrained", "modeling", "publishing"),
     ]
-    return sorted(modules(TRAVELS), key=lambda name: order.index(name.split("_")[0]))
+    return sorted(modules(TRAVELS), key=lambda name: (order.index(name.split("_")[0]), name))
 
 
 def shared() -> list[str]:
@@ -84,16 +84,16 @@ def boxes() -> list[Box]:
         Box(0, 8.75, 16, 0.75, "cli.py → commands/", ", ".join(modules("commands"))),
         Box(0, 5.9, 2.0, 1.6, "images", "files, folders,\nparquet, shards,\nHub datasets", WORLD),
         folder("data", 2.6, 5.3, 3.0, 2.8, "images → batches"),
-        folder("training", 6.2, 5.3, 3.4, 2.8, "recipe, batches, model → checkpoint"),
+        folder("training", 6.2, 5.25, 3.4, 2.9, "recipe, batches, model → checkpoint"),
         Box(10.2, 5.7, 2.0, 2.0, "checkpoint", "weights,\nconfiguration,\nimage processor,\ncode, card, recipe", WORLD),
-        folder("prediction", 12.9, 7.0, 3.1, 1.35, "what is on images"),
-        folder("evaluation", 12.9, 5.8, 3.1, 1.1, "how often that is right"),
-        folder("inspection", 12.9, 3.9, 3.1, 1.7, "what happens inside"),
-        folder("demo", 12.9, 2.6, 3.1, 1.1, "a page in the browser"),
-        folder("deployment", 12.9, 1.0, 3.1, 1.4, "one file that runs without torch"),
+        folder("prediction", 12.9, 6.95, 3.1, 1.2, "what is on images"),
+        folder("evaluation", 12.9, 5.6, 3.1, 1.25, "how often that is right"),
+        folder("inspection", 12.9, 3.72, 3.1, 1.8, "what happens inside"),
+        folder("demo", 12.9, 2.42, 3.1, 1.22, "a page in the browser"),
+        folder("deployment", 12.9, 1.0, 3.1, 1.35, "one file that runs without torch"),
         Box(0, 1.9, 2.0, 1.5, "the Hub", "transformers, timm,\ntorchvision, JAX,\nlucidrains, ours", WORLD),
         folder("checkpoints", 2.6, 1.0, 3.0, 3.4, "weights of others, in and out"),
-        Box(6.2, 1.0, 3.4, 3.4, "model/, which travels", carried),
+        Box(6.2, 0.95, 3.4, 3.75, "model/, which travels", carried),
         folder("tracing", 10.2, 1.0, 2.0, 1.4, "model → graph"),
         Box(0, 0, 7.5, 0.75, "beside them", beside),
         folder("system", 7.7, 0, 4.2, 0.75, ""),
@@ -105,15 +105,15 @@ FLOWS = [
     Flow(((2.0, 6.7), (2.6, 6.7))),
     Flow(((5.6, 6.7), (6.2, 6.7))),
     Flow(((9.6, 6.7), (10.2, 6.7))),
-    Flow(((12.2, 7.3), (12.9, 7.6))),
-    Flow(((12.2, 6.5), (12.9, 6.4))),
-    Flow(((12.2, 6.1), (12.9, 5.0))),
-    Flow(((12.2, 5.9), (12.9, 3.3))),
+    Flow(((12.2, 7.3), (12.9, 7.5))),
+    Flow(((12.2, 6.5), (12.9, 6.3))),
+    Flow(((12.2, 6.1), (12.9, 4.6))),
+    Flow(((12.2, 5.9), (12.9, 3.0))),
     Flow(((11.9, 5.7), (12.9, 1.9))),
     Flow(((12.2, 1.6), (12.9, 1.6))),
     Flow(((2.0, 2.7), (2.6, 2.7)), "hub/"),
-    Flow(((4.1, 4.4), (4.1, 4.85), (11.0, 4.85), (11.0, 5.7)), "porting.py"),
-    Flow(((7.9, 4.4), (7.9, 5.3))),
+    Flow(((4.1, 4.4), (4.1, 4.95), (11.0, 4.95), (11.0, 5.7)), "porting.py"),
+    Flow(((7.9, 4.7), (7.9, 5.25))),
     Flow(((9.6, 1.6), (10.2, 1.6))),
 ]
 

@@ -16,10 +16,12 @@ PACKAGE = ROOT / "modeling_vit_scratch"
 ORDER = (
     ("additions", "merging", "publishing"),
     ("configuration", "layers", "finite"),
+    ("configuration_vivit", "layers_vivit"),
     ("initialization", "packing"),
     ("encoder",),
     ("pretrained",),
-    ("modeling",),
+    ("inflation_vivit",),
+    ("modeling", "modeling_vivit"),
     ("registration", "overrides", "presets", "system", "text", "tracing"),
     ("hub",),
     ("checkpoints", "data"),
@@ -35,7 +37,7 @@ PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 
 def part(module: str) -> str:
     """The folder of a module, or its own name, as those have that travel."""
-    return module.removeprefix("model.").split(".")[0].removesuffix("_vit_scratch")
+    return module.removeprefix("model.").split(".")[0].removesuffix("_scratch").removesuffix("_vit")
 
 
 def imports(file: Path) -> set[str]:
@@ -71,6 +73,12 @@ def test_the_picture_shows_the_files_that_there_are():
     assert {name.rpartition("/")[2] for name in files} <= set(text.split())
     with Image.open(ROOT / "docs" / "images" / "architecture.png") as picture:
         assert picture.info[FILES].split() == files  # else: python scripts/draw_architecture.py
+
+
+@pytest.mark.parametrize("box", boxes(), ids=lambda box: box.title)
+def test_the_text_of_a_box_ends_above_its_edge(box):
+    lines = box.text.count("\n") + 1
+    assert box.height >= 0.39 + 0.2 * lines
 
 
 def test_every_file_that_the_text_names_is_there():

@@ -45,23 +45,33 @@ BASE, TASKS, FIELDS = (
     "model/modeling_vit_scratch.py",
     "model/configuration_vit_scratch.py",
 )
+VIDEOS = "model/modeling_vivit_scratch.py"
 INTERFACES = (
     # What a model of transformers declares: documented for authors of models.
-    Interface(MODEL, "_auto_class", None, f"{TASKS} {FIELDS}", "which Auto class a saved folder serves", "remote_code"),
-    Interface(f"{MODEL}.PreTrainedModel", "_init_weights", "module", BASE, "how a module begins", "modeling"),
-    Interface(MODEL, "_no_split_modules", None, BASE, "what FSDP and device maps keep whole", "sharding"),
+    Interface(
+        MODEL,
+        "_auto_class",
+        None,
+        f"{TASKS} {FIELDS} {VIDEOS}",
+        "which Auto class a saved folder serves",
+        "remote_code",
+    ),
+    Interface(
+        f"{MODEL}.PreTrainedModel", "_init_weights", "module", f"{BASE} {VIDEOS}", "how a module begins", "modeling"
+    ),
+    Interface(MODEL, "_no_split_modules", None, f"{BASE} {VIDEOS}", "what FSDP and device maps keep whole", "sharding"),
     Interface(MODEL, "_supports_sdpa", None, BASE, "the kernel may be asked for", "modeling"),
     Interface(MODEL, "_supports_flash_attn", None, BASE, "the kernel may be asked for", "modeling"),
     Interface(MODEL, "_supports_flex_attn", None, BASE, "the kernel may be asked for", "modeling_compile"),
     Interface(MODEL, "_supports_attention_backend", None, BASE, "registered kernels may be asked for", "modeling"),
     Interface(MODEL, "_can_compile_fullgraph", None, BASE, "the model is one graph", "modeling_compile"),
     Interface(MODEL, "_can_record_outputs", None, BASE, "hidden states and maps come from these modules", "modeling"),
-    Interface(MODEL, "_input_embed_layer", None, BASE, "what `get_input_embeddings` gives", "modeling"),
+    Interface(MODEL, "_input_embed_layer", None, f"{BASE} {VIDEOS}", "what `get_input_embeddings` gives", "modeling"),
     Interface(
         MODEL,
         "_keys_to_ignore_on_load_unexpected",
         None,
-        f"{BASE} {TASKS}",
+        f"{BASE} {TASKS} {VIDEOS}",
         "one checkpoint serves every task",
         "modeling",
     ),

@@ -196,8 +196,8 @@ class EncoderConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act {self.hidden_act!r} is unknown; transformers knows {', '.join(ACT2FN)}.")
-        self._validate_sizes()
-        self._validate_tokens()
+        self.check_sizes()
+        self.check_tokens()
         self._validate_merging()
 
     def _validate_counts(self) -> None:
@@ -216,11 +216,12 @@ class EncoderConfig(PreTrainedConfig):
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}."
             )
 
-    def _validate_sizes(self) -> None:
+    def check_sizes(self) -> None:
         """Check the sizes in pixels."""
         height_and_width("image_size", self.image_size)
 
-    def _validate_tokens(self) -> None:
+    def check_tokens(self) -> None:
+        """Check the tokens in front of the patches, and who reads them."""
         for name, value in (("position_embedding_type", "sincos2d"), ("initialization", "mimetic")):
             if getattr(self, name) == value and self.hidden_size % 4:
                 raise ValueError(
@@ -393,7 +394,8 @@ class ViTScratchConfig(BackboneConfigMixin, EncoderConfig):
         super().validate_architecture()
         self.verify_out_features_out_indices()
 
-    def _validate_sizes(self) -> None:
+    def check_sizes(self) -> None:
+        """Check the sizes of images and patches."""
         image, patch = height_and_width("image_size", self.image_size), height_and_width("patch_size", self.patch_size)
         if self.encoder_stride is not None:
             height_and_width("encoder_stride", self.encoder_stride)

@@ -73,7 +73,8 @@ class ViViTScratchConfig(EncoderConfig):
         """Height and width of a tubelet, in pixels."""
         return self.tubelet_size[1], self.tubelet_size[2]
 
-    def _validate_sizes(self) -> None:
+    def check_sizes(self) -> None:
+        """Check the sizes of clips and tubelets."""
         tubelet = list(self.tubelet_size)
         if len(tubelet) != 3 or min(tubelet) < 1:
             raise ValueError(f"tubelet_size must be [frames, height, width], each 1 or more, got {tubelet}.")
@@ -93,8 +94,9 @@ class ViViTScratchConfig(EncoderConfig):
                     "be left over."
                 )
 
-    def _validate_tokens(self) -> None:
-        super()._validate_tokens()
+    def check_tokens(self) -> None:
+        """Check what the variant of the attention can do with tokens."""
+        super().check_tokens()
         if self.position_embedding_type == "sincos2d" and self.attention_variant != "factorised_encoder":
             raise ValueError(
                 f"position_embedding_type 'sincos2d' has no time: use 'learned' with {self.attention_variant!r}."
