@@ -244,16 +244,22 @@ class _File(Video):
     def __init__(self, path: Path):
         self.path = path
         with self._opened() as (container, stream):
-            packets = [packet for packet in _whole(container, stream) if not packet.is_discard and _is_shown(packet)]
+            packets = list(_whole(container, stream))
             stamps = [packet.pts for packet in packets]
-            keys = [packet.pts for packet in packets if packet.is_keyframe]
             in_order = None not in stamps and stamps == sorted(stamps)
             made_up = container.format.name == "avi" and stream.codec_context.has_b_frames and in_order
             self._counted = None in stamps or bool(made_up)
             self._tick = float(1 / (stream.average_rate or FOLDER_RATE) if self._counted else stream.time_base)
-        # What is shown before the first key frame needs frames that were cut away.
-        self._stamps = list(range(len(packets))) if self._counted else _rising(stamps, since=min(keys, default=None))
-        self._keys = [] if self._counted else sorted(keys)
+        # An edit list hides frames, which may lead to others all the same.
+        shown = [packet.pts for packet in packets if not packet.is_discard and _is_shown(packet)]
+        if self._counted:
+            self._keys, self._stamps, self._torn = [], list(range(len(shown))), False
+        else:
+            self._keys = sorted(packet.pts for packet in packets if packet.is_keyframe)
+            # What is shown before the first key frame needs frames that were cut away.
+            first = min(self._keys or stamps, default=0)
+            self._stamps = sorted({stamp for stamp in shown if stamp >= first})
+            self._torn = min(stamps, default=first) < first
         if not self._stamps:
             raise VideoError(f"{path} holds no whole frame.")
         super().__init__(path, len(self._stamps))
@@ -263,8 +269,8 @@ class _File(Video):
         return (np.array(self._stamps) - self._stamps[0]) * self._tick
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The container and its first stream of pictures."""
+    def _opened(self, strict: bool = True) -> Iterator[tuple[Any, Any]]:
+        """The container and its first stream of pictures, whose errors are raised if strict, or else made up for."""
         av = _pyav(self.path)
         try:
             container = av.open(
@@ -281,16 +287,16 @@ class _File(Video):
             streams = [stream for stream in container.streams.video if not stream.disposition & covers]
             if not streams:
                 raise VideoError(f"{self.path} has no pictures (no video stream).")
-            self._set_up(streams[0])
+            self._set_up(streams[0], strict)
             yield container, streams[0]
 
-    def _set_up(self, stream: Any) -> None:
+    def _set_up(self, stream: Any, strict: bool) -> None:
         context = stream.codec_context
         if context is None:
             raise VideoError(f"{self.path} is of a codec that PyAV does not decode.")
         context.thread_count = 1
         context.thread_type = "NONE"
-        context.options = {"err_detect": "explode"}
+        context.options = {"err_detect": "explode"} if strict else {}
         if (limit := Image.MAX_IMAGE_PIXELS) is not None:
             context.options |= {"max_pixels": str(2 * limit)}  # where Pillow refuses an image, too
             if context.width * context.height > 2 * limit:
@@ -304,10 +310,10 @@ class _File(Video):
         missing = {self._stamps[number]: number for number in wanted}
         convert = av.video.reformatter.VideoReformatter()
         reason = ""
-        for start in self._starts(self._stamps[wanted[0]]):
+        for start, strict in self._starts(self._stamps[wanted[0]]):
             try:
-                for stamp, frame in self._frames(start):
-                    if stamp in missing:
+                for stamp, frame in self._frames(start, strict):
+                    if stamp in missing and not frame.is_corrupt:
                         yield missing.pop(stamp), _upright(frame, convert)
                         if not missing:
                             return
@@ -316,22 +322,40 @@ class _File(Video):
         number = min(missing.values())
         raise VideoError(f"{self.path} is damaged: frame {number} of {self.num_frames} cannot be decoded{reason}.")
 
-    def _starts(self, stamp: int) -> list[int | None]:
-        """Where to decode from: the key frame before a frame, and if that does not lead to it, the first frame."""
-        place = bisect_right(self._keys, stamp)
-        return [self._keys[place - 1], None] if place > 1 else [None]
+    def _starts(self, stamp: int) -> Iterator[tuple[int | None, bool]]:
+        """Where to decode from, and whether strictly: the first that leads to all frames serves.
 
-    def _frames(self, start: int | None) -> Iterator[tuple[int, Any]]:
+        That is the key frame before a frame, or else the beginning. A file that was cut out of a longer one may begin
+        with frames that refer to what lies before; H.264 takes them for errors, and marks what it makes up for them.
+        """
+        place = bisect_right(self._keys, stamp)
+        if place > 1:
+            yield self._keys[place - 1], True
+        yield None, True
+        if self._torn:
+            yield None, False
+
+    def _frames(self, start: int | None, strict: bool) -> Iterator[tuple[int, Any]]:
         """Frames in the order in which they are shown, each with its time stamp, or its number if they are counted."""
-        with self._opened() as (container, stream):
+        with self._opened(strict) as (container, stream):
             if start is not None:
                 container.seek(start, stream=stream)
+            since = start if start is not None else min(self._keys, default=None)
             numbers = count()
             for place, packet in enumerate(chain(_whole(container, stream), [None])):
                 if place == 0 and start is not None and not (packet and packet.is_keyframe and packet.pts <= start):
                     return
-                for frame in stream.codec_context.decode(packet):
+                for frame in self._decode(stream, packet, since):
                     yield next(numbers) if self._counted else frame.pts, frame
+
+    def _decode(self, stream: Any, packet: Any, since: int | None) -> list[Any]:
+        """What comes out of the decoder; nothing of what is shown before its key frame and refers to what it lacks."""
+        try:
+            return stream.codec_context.decode(packet)
+        except _pyav(self.path).FFmpegError:
+            if packet is None or since is None or packet.pts >= since:
+                raise
+            return []
 
 
 def _pyav(path: Path) -> Any:
@@ -357,11 +381,7 @@ def _whole(container: Any, stream: Any) -> Iterator[Any]:
 
 def _is_shown(packet: Any) -> bool:
     """Whether a packet has a frame of its own: some of VP8 are only for others to refer to, and a bit says so."""
-    return packet.stream.codec_context.name not in ("vp8", "libvpx") or bool(bytes(packet)[0] & 0x10)
-
-
-def _rising(stamps: list[int], since: int | None) -> list[int]:
-    return sorted({stamp for stamp in stamps if since is None or stamp >= since})
+    return packet.stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & 0x10)
 
 
 def _upright(frame: Any, convert: Any) -> np.ndarray:
