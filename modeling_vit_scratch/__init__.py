@@ -13,6 +13,7 @@ from .registration import register
 if TYPE_CHECKING:
     from .model.configuration_vit_scratch import ViTScratchConfig
     from .model.configuration_vivit_scratch import ViViTScratchConfig
+    from .model.image_processing_vivit_scratch import ViViTScratchImageProcessor
     from .model.layers_vit_scratch import (
         AddClsToken,
         ClassificationHead,
@@ -54,6 +55,7 @@ __all__ = [
     "ViTScratchPreTrainedModel",
     "ViViTScratchConfig",
     "ViViTScratchForVideoClassification",
+    "ViViTScratchImageProcessor",
     "ViViTScratchModel",
     "ViViTScratchPreTrainedModel",
     "pad_images",
@@ -62,7 +64,7 @@ __all__ = [
 # A name is in the first of these that has it.
 _MODULES = (
     *("configuration_vit_scratch", "configuration_vivit_scratch", "layers_vit_scratch", "layers_vivit_scratch"),
-    *("packing_vit_scratch", "modeling_vit_scratch", "modeling_vivit_scratch"),
+    *("packing_vit_scratch", "image_processing_vivit_scratch", "modeling_vit_scratch", "modeling_vivit_scratch"),
 )
 
 

@@ -102,12 +102,14 @@ def _register_models() -> None:
 
 
 def _register_image_processors() -> None:
-    """Transformers' own of its ViT, by backend; torchvision's only where torchvision is."""
+    """Transformers' own of its ViT, by backend, torchvision's only where torchvision is; and ours of videos."""
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
     from transformers.utils import is_torchvision_available
 
     from .model.configuration_vit_scratch import ViTScratchConfig
+    from .model.configuration_vivit_scratch import ViViTScratchConfig
+    from .model.image_processing_vivit_scratch import ViViTScratchImageProcessor
 
     classes: dict[str, type] = {"pil": ViTImageProcessorPil}
     if is_torchvision_available():
@@ -115,6 +117,8 @@ def _register_image_processors() -> None:
 
         classes["torchvision"] = ViTImageProcessor
     AutoImageProcessor.register(ViTScratchConfig, image_processor_classes=classes, exist_ok=True)
+    of_videos: dict[str, type] = {"pil": ViViTScratchImageProcessor}
+    AutoImageProcessor.register(ViViTScratchConfig, image_processor_classes=of_videos, exist_ok=True)
 
 
 REGISTRATIONS: dict[str, Callable[[], None]] = {
