@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "modeling_vit_scratch"
 # Each may import from those above it. In a line, modules and folders do not know each other.
 ORDER = (
-    ("additions", "merging", "publishing"),
-    ("configuration", "layers", "finite"),
+    ("additions", "merging", "publishing", "decoding_vivit"),
+    ("configuration", "layers", "finite", "reading_vivit"),
     ("initialization", "packing"),
     ("encoder",),
     ("pretrained",),
@@ -35,7 +35,7 @@ PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 
 def part(module: str) -> str:
     """The folder of a module, or its own name, as those have that travel."""
-    return module.removeprefix("model.").split(".")[0].removesuffix("_vit_scratch")
+    return module.removeprefix("model.").split(".")[0].removesuffix("_scratch").removesuffix("_vit")
 
 
 def imports(file: Path) -> set[str]:
