@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "modeling_vit_scratch"
 # Each may import from those above it. In a line, modules and folders do not know each other.
 ORDER = (
-    ("additions", "merging", "publishing"),
-    ("configuration", "layers", "finite"),
-    ("configuration_vivit", "layers_vivit"),
+    ("additions", "merging", "publishing", "decoding_vivit"),
+    ("configuration", "layers", "finite", "reading_vivit"),
+    ("configuration_vivit", "layers_vivit", "image_processing_vivit"),
     ("initialization", "packing"),
     ("encoder",),
     ("pretrained",),

@@ -49,10 +49,10 @@ OTHERS = {
 
 
 def picture(number: int, noisy: bool = True) -> np.ndarray:
-    """A frame that says its number in black and white blocks, the highest bit at its left, over noise."""
+    """A frame that says its number in black and white blocks, the highest bit at its left, over noise or grey."""
     bits = np.array([number >> bit & 1 for bit in reversed(range(BITS))], np.uint8) * 200 + 20
     upper = np.repeat(bits, WIDTH // BITS)[None].repeat(HEIGHT // 2, 0)
-    lower = np.random.default_rng(number if noisy else 0).integers(0, 255, (HEIGHT // 2, WIDTH), np.uint8)
+    lower = np.random.default_rng(number).integers(0, 255, (HEIGHT // 2, WIDTH), np.uint8) if noisy else 120 + 0 * upper
     return np.concatenate([upper, lower])[..., None].repeat(3, -1)
 
 
