@@ -45,14 +45,14 @@ BASE, TASKS, FIELDS = (
     "model/modeling_vit_scratch.py",
     "model/configuration_vit_scratch.py",
 )
-VIDEOS = "model/modeling_vivit_scratch.py"
+VIDEOS, CLIPS = "model/modeling_vivit_scratch.py", "model/image_processing_vivit_scratch.py"
 INTERFACES = (
     # What a model of transformers declares: documented for authors of models.
     Interface(
         MODEL,
         "_auto_class",
         None,
-        f"{TASKS} {FIELDS} {VIDEOS}",
+        f"{TASKS} {FIELDS} {VIDEOS} {CLIPS}",
         "which Auto class a saved folder serves",
         "remote_code",
     ),
