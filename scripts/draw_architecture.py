@@ -93,7 +93,7 @@ def boxes() -> list[Box]:
         folder("deployment", 12.9, 1.0, 3.1, 1.35, "one file that runs without torch"),
         Box(0, 1.9, 2.0, 1.5, "the Hub", "transformers, timm,\ntorchvision, JAX,\nlucidrains, ours", WORLD),
         folder("checkpoints", 2.6, 1.0, 3.0, 3.4, "weights of others, in and out"),
-        Box(6.2, 0.95, 3.4, 4.0, "model/, which travels", carried),
+        Box(6.2, 0.95, 3.4, 3.88, "model/, which travels", carried),
         folder("tracing", 10.2, 1.0, 2.0, 1.4, "model → graph"),
         Box(0, 0, 7.5, 0.75, "beside them", beside),
         folder("system", 7.7, 0, 4.2, 0.75, ""),
@@ -112,8 +112,8 @@ FLOWS = [
     Flow(((11.9, 5.7), (12.9, 1.9))),
     Flow(((12.2, 1.6), (12.9, 1.6))),
     Flow(((2.0, 2.7), (2.6, 2.7)), "hub/"),
-    Flow(((4.1, 4.4), (4.1, 5.1), (11.0, 5.1), (11.0, 5.7)), "porting.py"),
-    Flow(((7.9, 4.95), (7.9, 5.25))),
+    Flow(((4.1, 4.4), (4.1, 4.98), (11.0, 4.98), (11.0, 5.7)), "porting.py"),
+    Flow(((7.9, 4.83), (7.9, 5.25))),
     Flow(((9.6, 1.6), (10.2, 1.6))),
 ]
 
