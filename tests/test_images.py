@@ -15,10 +15,9 @@ from pictures import encoded, noise, oriented, plain, row
 from PIL import Image
 from transformers.image_utils import load_image
 
+from modeling_vit_scratch.data.image_files import IMAGE_SUFFIXES, images_in
 from modeling_vit_scratch.data.images import (
-    IMAGE_SUFFIXES,
     BadImageError,
-    images_in,
     read_image,
 )
 

@@ -17,7 +17,8 @@ from runs import SMALL, refused, vit_scratch
 
 from modeling_vit_scratch.data import images
 from modeling_vit_scratch.data.dataset_loading import load_images
-from modeling_vit_scratch.data.images import images_in, not_read, read_image
+from modeling_vit_scratch.data.image_files import images_in, not_read
+from modeling_vit_scratch.data.images import read_image
 from modeling_vit_scratch.data.streaming import stream_images
 from modeling_vit_scratch.inspection.explaining import _index_of
 from modeling_vit_scratch.training.starting import build_model
@@ -49,13 +50,13 @@ def train(data, output, *flags):
 @pytest.fixture
 def without_heif(monkeypatch):
     """Pillow as it is without the plugin."""
-    images._formats.cache_clear()
+    images.formats_read.cache_clear()
     for table in (Image.OPEN, Image.EXTENSION, Image.MIME):
         monkeypatch.delitem(table, "HEIF", raising=False)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
     monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
     yield
-    images._formats.cache_clear()
+    images.formats_read.cache_clear()
 
 
 # --- Which files are images ------------------------------------------------------------------------------------------

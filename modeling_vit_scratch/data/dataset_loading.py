@@ -24,7 +24,8 @@ from PIL import Image
 
 from ..hub.fetching import say_where_from
 from .columns import image_column, images_and_labels, listed, one_form, only_images
-from .images import UNKNOWN_FORMAT, images_in, is_hidden, is_image, is_missed, not_read, why_not_read
+from .image_files import images_in, is_hidden, is_image, is_missed, not_read, why_not_read
+from .images import UNKNOWN_FORMAT
 from .metadata import TABLES, find_tables, labelled
 from .splits import SPLIT_NAMES, by_split, check_split_names, files_by_split, named_splits, parted
 

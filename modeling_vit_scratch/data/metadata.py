@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..text import counted
 from .columns import LABEL_COLUMN_NAMES, listed, one_form
-from .images import is_hidden
+from .image_files import is_hidden
 
 logger = logging.getLogger(__name__)
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

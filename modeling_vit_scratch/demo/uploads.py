@@ -14,7 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.images import IMAGE_SUFFIXES, BadImageError, read_image
+from ..data.image_files import IMAGE_SUFFIXES
+from ..data.images import BadImageError, read_image
 from ..text import for_terminal
 
 MOST_BYTES = 50_000_000  # of a file
