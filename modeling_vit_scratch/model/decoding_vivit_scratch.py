@@ -9,7 +9,7 @@ This file needs nothing but numpy and Pillow, and PyAV when a file is opened.
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Container, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -20,6 +20,8 @@ from PIL import Image
 
 # FFmpeg's names of what is read. Of others, playlists would open the files that they name.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,asf,flv"
+# Decoders that may be told with each packet whether to leave it out.
+LEAVING_OUT = ("h264", "hevc")
 # Frames a second, where a file does not say.
 RATE = 25.0
 
@@ -108,9 +110,9 @@ class VideoFile:
         missing = {self._stamps[number]: number for number in wanted}
         convert = av.video.reformatter.VideoReformatter()
         reason = ""
-        for start, strict in self._starts(self._stamps[wanted[0]]):
+        for start, needed, strict in self._attempts(missing):
             try:
-                with closing(self._decoded(start, strict)) as decoded:
+                with closing(self._decoded(start, needed, strict)) as decoded:
                     for stamp, frame in decoded:
                         if stamp in missing and not frame.is_corrupt:
                             yield missing.pop(stamp), _upright(frame, convert)
@@ -121,20 +123,20 @@ class VideoFile:
         number = min(missing.values())
         raise VideoError(f"{self.path} is damaged: frame {number} of {self.num_frames} cannot be decoded{reason}.")
 
-    def _starts(self, stamp: int) -> Iterator[tuple[int | None, bool]]:
-        """Where to decode from, and whether strictly: the first that leads to all frames serves.
+    def _attempts(self, missing: dict[int, int]) -> Iterator[tuple[int | None, Container[int] | None, bool]]:
+        """Where to decode from, all that is decoded if not every frame, and whether strictly: until nothing is missing.
 
-        That is the key frame before a frame, or else the beginning. What was cut out of a longer video may begin with
-        orders about frames that lie before; FFmpeg takes them for errors. It marks most of what it makes up.
+        At first that is the key frame before the first frame, and what is neither needed nor referred to is left out;
+        then all from the beginning. What was cut out of a longer video may begin with orders about frames that lie
+        before, which FFmpeg takes for errors: then most of what it makes up for others is marked.
         """
-        place = bisect_right(self._keys, stamp)
-        if place > 1:
-            yield self._keys[place - 1], True
-        yield None, True
+        place = bisect_right(self._keys, min(missing))
+        yield self._keys[place - 1] if place > 1 else None, None if self._counted else missing, True
+        yield None, None, True
         if self._is_torn:
-            yield None, False
+            yield None, None, False
 
-    def _decoded(self, start: int | None, strict: bool) -> Generator[tuple[int, Any]]:
+    def _decoded(self, start: int | None, needed: Container[int] | None, strict: bool) -> Generator[tuple[int, Any]]:
         """Frames in the order in which they are shown, each with its time stamp, or its number if they are counted."""
         with self._opened(strict) as (container, stream):
             if start is not None:
@@ -144,6 +146,8 @@ class VideoFile:
             for place, packet in enumerate(chain(_whole(self.path, container, stream), [None])):
                 if place == 0 and start is not None and not (packet and packet.is_keyframe and packet.pts <= start):
                     return
+                if packet is not None and needed is not None and stream.codec_context.name in LEAVING_OUT:
+                    stream.codec_context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
                 for frame in self._decode(stream, packet, since):
                     yield next(numbers) if self._counted else frame.pts, frame
 
