@@ -1,6 +1,7 @@
 # Copyright 2026 The vit-scratch authors. Licensed under the Apache License, Version 2.0.
 """Videos: each frame is the one that was asked for, and what cannot be read is one sentence that names the file."""
 
+import gc
 import multiprocessing
 import os
 import random
@@ -15,7 +16,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.dynamic_module_utils import get_imports
 
+from modeling_vit_scratch.model import decoding_vivit_scratch, reading_vivit_scratch
 from modeling_vit_scratch.model.reading_vivit_scratch import (
     ANIMATION_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -262,7 +265,7 @@ def test_a_matroska_file_cut_off_ends_with_its_last_whole_frame(tmp_path):
 
 def noise_in_the_middle(data: bytearray) -> bytearray:
     middle = len(data) // 2
-    data[middle : middle + 200] = random.Random(0).randbytes(200)
+    data[middle : middle + 2000] = random.Random(0).randbytes(2000)
     return data
 
 
@@ -449,6 +452,21 @@ def test_many_reads_take_no_more_memory_than_a_few_and_leave_nothing_open(mp4):
     growth, left_open = read_often(str(mp4), times=50)
     assert growth < 2048
     assert left_open == 0
+
+
+def test_no_frame_waits_for_python_to_look_for_garbage(mp4):
+    gc.collect()
+    gc.disable()
+    try:
+        open_video(mp4).read(range(NUM_FRAMES))
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, av.VideoFrame) and thing.width == WIDTH]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("module", [decoding_vivit_scratch, reading_vivit_scratch])
+def test_a_checkpoint_that_carries_the_reader_asks_for_no_pyav(module):
+    assert set(get_imports(module.__file__)) - sys.stdlib_module_names <= {"numpy", "PIL"}
 
 
 def test_decoding_starts_no_threads(mp4):

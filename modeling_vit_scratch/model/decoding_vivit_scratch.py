@@ -108,14 +108,14 @@ class VideoFile:
         """Numbers and pixels of frames, in any order, given their numbers, rising: all of them or a VideoError."""
         av = _pyav(self.path)
         missing = {self._stamps[number]: number for number in wanted}
-        convert = av.video.reformatter.VideoReformatter()
+        to_rgb = _Converter(av.video.reformatter.VideoReformatter)
         reason = ""
         for start, needed, strict in self._attempts(missing):
             try:
                 with closing(self._decoded(start, needed, strict)) as decoded:
                     for stamp, frame in decoded:
                         if stamp in missing and not frame.is_corrupt:
-                            yield missing.pop(stamp), _upright(frame, convert)
+                            yield missing.pop(stamp), to_rgb(frame)
                             if not missing:
                                 return
             except av.FFmpegError as error:
@@ -207,14 +207,27 @@ def _refers_back(packet: Any) -> bool:
     return 5 not in kinds
 
 
-def _upright(frame: Any, convert: Any) -> np.ndarray:
-    """RGB of a frame, turned and mirrored as its file says, (height, width, 3)."""
-    pixels = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    display = frame.side_data.get("DISPLAYMATRIX")
-    if display is None:
-        return pixels
-    # Where a column and a row of the file are shown: (a x + c y, b x + d y).
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(display), np.int32).reshape(3, 3).tolist()
-    if abs(b) > abs(a):
-        pixels, a, d = pixels.transpose(1, 0, 2), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+class _Converter:
+    """Makes RGB of the frames of a file, (height, width, 3), turned and mirrored as the first of them says."""
+
+    def __init__(self, reformatter: Any):
+        self._reformatter = reformatter
+        self._to_rgb = reformatter()
+        self._display: tuple[int, int, int, int] | None = None
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        pixels = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        # Where a column and a row of the file are shown: (a x + c y, b x + d y).
+        a, b, c, d = self._display = self._display or self._display_of(frame)
+        if abs(b) > abs(a):
+            pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+    def _display_of(self, frame: Any) -> tuple[int, int, int, int]:
+        # Who asks a frame for what comes with it makes a circle, which keeps its pixels until Python looks for garbage.
+        tiny = self._reformatter().reformat(frame, width=2, height=2, format="gray", threads=1)
+        matrix = tiny.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return 1, 0, 0, 1
+        (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).tolist()
+        return a, b, c, d
