@@ -202,7 +202,7 @@ def test_a_file_that_is_no_table_is_not_replaced(checkpoint, digits, tmp_path, s
 def test_a_damaged_part_is_refused(checkpoint, digits, tmp_path, monkeypatch, damage):
     command = ("predict", checkpoint, digits, "--output", tmp_path / "table.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(prediction_table.Parts, "to_table", lambda parts: 1 / 0)
+        patch.setattr(prediction_table.Parts, "to_table", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             vit_scratch(*command)
     part = tmp_path / "table.csv.parts" / "00000000.jsonl"
@@ -353,9 +353,9 @@ def test_a_folder_where_parts_go_is_left_if_it_is_somebody_elses(checkpoint, dig
 def test_what_others_put_among_the_parts_stays(checkpoint, digits, tmp_path, monkeypatch):
     write, parts = prediction_table.Parts.to_table, tmp_path / "table.csv.parts"
 
-    def noting(self):
+    def noting(*given):
         (parts / "notes.jsonl").write_text("mine")
-        return write(self)
+        return write(*given)
 
     monkeypatch.setattr(prediction_table.Parts, "to_table", noting)
     assert vit_scratch("predict", checkpoint, digits, "--output", tmp_path / "table.csv").status == 0
@@ -513,10 +513,10 @@ def test_two_commands_for_one_table_end_with_a_table_and_a_sentence(checkpoint, 
     table = tmp_path / "table.csv"
     write, commands = prediction_table.Parts.to_table, []
 
-    def overtaken(parts):
+    def overtaken(*given):
         monkeypatch.setattr(prediction_table.Parts, "to_table", write)
         commands.append(vit_scratch("predict", checkpoint, digits, "--output", table))  # which finds the parts done
-        return write(parts)
+        return write(*given)
 
     monkeypatch.setattr(prediction_table.Parts, "to_table", overtaken)
     line = refused("predict", checkpoint, digits, "--output", table)

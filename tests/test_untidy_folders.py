@@ -85,7 +85,7 @@ def test_training_evaluation_and_prediction_account_for_every_file(tmp_path, wit
     trained = train(root, tmp_path / "run")
     evaluated = vit_scratch("evaluate", tmp_path / "run", root)
     predicted = vit_scratch("predict", tmp_path / "run", root)
-    for result, status in ((trained, 0), (evaluated, 0), (predicted, 1)):
+    for result, status in ((trained, 0), (evaluated, 1), (predicted, 1)):
         assert result.status == status, result.err
         assert all(text in result.err for text in said), result.err
         assert "notes.txt" not in result.err
@@ -97,7 +97,7 @@ def test_training_evaluation_and_prediction_account_for_every_file(tmp_path, wit
 def test_a_folder_of_heic_alone_says_what_is_missing(tmp_path, without_heif):
     for label in ("cat", "dog"):
         heic(tmp_path / label / "IMG_1.HEIC")
-    assert f"cat/IMG_1.HEIC ({HEIC})" in refused(
+    assert f"cat/IMG_1.HEIC, dog/IMG_1.HEIC ({HEIC})" in refused(
         "train", "digits", f"--data={tmp_path}", f"--output_dir={tmp_path}-out"
     )
 
@@ -145,13 +145,56 @@ def test_a_damaged_parquet_file_is_skipped_by_name(digits_run, tmp_path):
     assert "cut.parquet is no parquet file" in refused("predict", digits_run[0], tmp_path / "cut.parquet")
 
 
+def test_every_file_that_is_not_read_has_a_row_beside_the_table(digits_run, tmp_path):
+    root = pets(tmp_path / "pets", 1)
+    for number in range(7):
+        (root / "cat" / f"{number}.svg").write_text("<svg/>", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "texts.parquet")
+    names = [root, tmp_path / "empty", tmp_path / "texts.parquet"]
+    result = vit_scratch("predict", digits_run[0], *names, "--output", tmp_path / "table.csv")
+    assert (result.status, "2 images written" in result.out, "9 skipped" in result.out) == (1, True, True)
+    rows = (tmp_path / "table.csv.skipped.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(rows) == 9
+    assert f"{root}/cat/6.svg,{root}/cat/6.svg is " in rows[6].replace('"', "")
+
+
+def test_evaluation_ends_with_a_status_of_its_own_where_files_were_not_read(digits_run, tmp_path):
+    root = pets(tmp_path / "pets", 2, ("0", "1"))
+    assert vit_scratch("evaluate", digits_run[0], root).status == 0
+    (root / "0" / "a.svg").write_text("<svg/>", encoding="utf-8")
+    assert vit_scratch("evaluate", digits_run[0], root).status == 1
+
+
+def test_a_plugin_that_cannot_be_imported_is_said_and_leaves_other_images_alone(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(pillow_heif, "register_heif_opener", None)
+    images.formats_read.cache_clear()
+    try:
+        noise(seed=1).save(tmp_path / "a.png")
+        assert read_image(str(tmp_path / "a.png")).size == noise(seed=1).size
+        assert "pillow-heif is installed and cannot be used (" in caplog.text
+    finally:
+        images.formats_read.cache_clear()
+
+
+def test_an_empty_name_is_not_the_current_folder(digits_run):
+    assert "there is no image or folder ''." in refused("predict", digits_run[0], "")
+
+
+def test_two_class_folders_of_one_name_in_two_forms_are_refused(tmp_path):
+    names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    pets(tmp_path, 1, (*names, "dog"))
+    with pytest.raises(ValueError, match="has two folders café, which differ in the Unicode form of their names"):
+        load_images(str(tmp_path))
+
+
 def accounts(root, run, output, sentence: str, images: int):
     """Train on, score and predict a folder: each says the sentence once, and sees as many images."""
     trained, scored = train(root, output), vit_scratch("evaluate", run, root)
     predicted = vit_scratch("predict", run, root)
     for result in (trained, scored, predicted):
         assert result.err.count(sentence) == 1, result.err
-    assert (trained.status, scored.status, predicted.status) == (0, 0, 1)
+    assert (trained.status, scored.status, predicted.status) == (0, 1, 1)
     assert f"all {images} images" in scored.out
     assert len(predicted.lines) == images
 
@@ -369,6 +412,7 @@ def test_folders_and_a_table_that_disagree_are_refused(tmp_path):
     [
         ({"0.png": "cat", "none.png": "dog"}, "has rows for files that are not there: none.png"),
         ({"0.png": "cat", "1.png": ""}, "has no label for 1.png"),
+        ({"0.png": "cat", "": "dog"}, "has a row without a file_name"),
         ({"0.png": "cat", "./0.png": "dog"}, "has two labels for ./0.png, cat and dog: keep one"),
     ],
     ids=str,
@@ -378,6 +422,20 @@ def test_a_table_that_does_not_fit_is_refused(labels, sentence, tmp_path):
         noise(seed=index).save(tmp_path / f"{index}.png")
     with pytest.raises(ValueError, match=sentence):
         load_images(str(with_table(tmp_path, labels)))
+
+
+def test_a_table_without_rows_or_in_another_encoding_is_named(tmp_path, caplog):
+    root = pets(tmp_path / "pets", 1)
+    (root / "metadata.csv").write_text("file_name,label\n", encoding="utf-8")
+    assert load_images(str(root))["train"].num_rows == 2
+    assert f"{root / 'metadata.csv'} is not used: it has no rows." in caplog.text
+    (root / "metadata.csv").write_bytes("file_name,label\ncat/0.png,käse\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"metadata.csv is not in UTF-8: save it so"):
+        load_images(str(root))
+    (root / "metadata.csv").unlink()
+    (root / "metadata.jsonl").write_text('{"file_name": "cat/0.png", "label": "cat"}\n{"file', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metadata.jsonl cannot be read: line 2 is no JSON object"):
+        load_images(str(root))
 
 
 def test_images_without_a_row_are_counted(tmp_path, caplog):

@@ -46,4 +46,4 @@ def evaluate(argv: list[str]) -> int:
         show([f"vit-scratch evaluate: left out: {sentence}"], sys.stderr)
     metrics = compute_metrics(results.outcome, results.labels, len(results.label_names))
     show(results_lines(results, {f"{results.name}_{name}": value for name, value in metrics.items()}))
-    return SOME_IMAGES_BAD if results.left_out else 0
+    return SOME_IMAGES_BAD if results.left_out or results.unread else 0

@@ -9,6 +9,7 @@ import difflib
 import glob
 import io
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def load_images(
     image_column_name: str | None = None,
     label_column_name: str | None = None,
     least_classes: int = 2,
+    unread: list[Path] | None = None,
 ) -> DatasetDict:
     """Load labelled images, with the splits that the source itself has.
 
@@ -55,6 +57,7 @@ def load_images(
         image_column_name: column that holds the images; found by type and name if not given.
         label_column_name: column that holds the labels; likewise.
         least_classes: classes that there must be; a classifier needs two to learn, and can be scored on one.
+        unread: a list that is given the files of a folder that are not read, which are also said.
 
     Returns:
         Splits named `train`, `validation`, `test` (one that is alone is called `train`), each with the columns `image`
@@ -69,7 +72,7 @@ def load_images(
             raise ValueError(f"{source} is one table without configurations and columns to name: leave {name!r} out.")
         return _digits()
     if is_image_folder(source):
-        splits = _labelled_folders(Path(source).expanduser(), label_column_name)
+        splits = _labelled_folders(Path(source).expanduser(), label_column_name, [] if unread is None else unread)
     else:
         tables = _tables(source, config_name)
         splits = images_and_labels(tables, source, image_column_name, label_column_name)
@@ -112,7 +115,7 @@ def is_digits(source: str) -> bool:
     Raises:
         ValueError: if a folder of that name could be meant as well; that of a run could not.
     """
-    is_run = any(Path(source, name).is_file() for name in RUN)
+    is_run = any(os.path.isfile(Path(source, name)) for name in RUN)
     if source == "digits" and Path(source).is_dir() and not is_run:
         raise ValueError(
             "digits is both scikit-learn's data set and a folder here: give ./digits for the folder, or rename that."
@@ -160,11 +163,11 @@ def _features(class_names: list[str]) -> Features:
     return Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=class_names)})
 
 
-def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
+def _labelled_folders(root: Path, label_column_name: str | None, unread: list[Path]) -> DatasetDict:
     """A folder of images with tables of labels, or of class folders; or of split folders of these."""
     tables = find_tables(root, label_column_name)
     if not tables:
-        return _class_folders(root)
+        return _class_folders(root, unread)
     subfolders = _by_name(root)
     folders = by_split(subfolders)
     are_splits = "train" in folders
@@ -172,12 +175,12 @@ def _labelled_folders(root: Path, label_column_name: str | None) -> DatasetDict:
         check_split_names(subfolders, str(root))
     else:
         folders = {"train": root}
-    found = labelled({folder: _images(folder) for folder in folders.values()}, tables)
+    found = labelled({folder: _images(folder, unread) for folder in folders.values()}, tables)
     if not found[folders["train"]]:
         raise ValueError(f"none of the images in {folders['train']} has a row in a table of labels.")
     folders = {split: folder for split, folder in folders.items() if found[folder]}
     if are_splits:
-        _say_beside_splits(root, folders)
+        _say_beside_splits(root, folders, unread)
     logger.warning(
         "the labels of the images in %s are those of %s.", root, listed(each.path for each in tables.values())
     )
@@ -209,18 +212,19 @@ def _by_name(root: Path) -> dict[str, Path]:
     return found
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, unread: list[Path]) -> list[Path]:
     """The images of a folder; says which other files are there."""
     others: list[Path] = []
     files = list(images_in(folder, others))
     if others and files:
         logger.warning("%s.", not_read(others, folder))
+        unread += others
     return files
 
 
-def _class_folders(root: Path) -> DatasetDict:
+def _class_folders(root: Path, unread: list[Path]) -> DatasetDict:
     """A folder of class folders, or of split folders of them, read in place."""
-    found = {split: _classes(folder) for split, folder in _split_folders(root).items()}
+    found = {split: _classes(folder, unread) for split, folder in _split_folders(root, unread).items()}
     label_of = {name: label for label, name in enumerate(found["train"])}
     empty = [name for name, files in found["train"].items() if not files]
     if empty:
@@ -257,7 +261,7 @@ def _folders_of_images(root: Path) -> DatasetDict:
         check_split_names(subfolders, str(root))
     splits = {}
     for split, folder in folders.items():
-        files = _images(folder)
+        files = _images(folder, [])
         if not files:
             raise ValueError(f"{folder} holds no images{_files_hint(folder)}.")
         splits[split] = _in_place(root, files, Features({"image": ImageFeature(decode=False)}))
@@ -269,7 +273,7 @@ def _are_splits(names: Iterable[str]) -> bool:
     return all(by_split({name: name}) for name in names)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(root: Path, unread: list[Path]) -> dict[str, Path]:
     """Split -> its folder of class folders; all is `train` if that has no folder of its own."""
     subfolders = _by_name(root)
     folders = by_split(subfolders)
@@ -281,11 +285,11 @@ def _split_folders(root: Path) -> dict[str, Path]:
     # Images in no class folder have no labels: a test split whose labels are kept secret is left out.
     secret = {split for split, path in folders.items() if _holds_images(path) and not _subfolders(path)}
     folders = {split: path for split, path in folders.items() if split == "train" or split not in secret}
-    _say_beside_splits(root, folders)
+    _say_beside_splits(root, folders, unread)
     return folders
 
 
-def _classes(folder: Path) -> dict[str, list[Path]]:
+def _classes(folder: Path, unread: list[Path]) -> dict[str, list[Path]]:
     """Class -> its images, from the class folders in a folder; refuses layouts that would give wrong labels."""
     subfolders = _subfolders(folder)
     own_images = _holds_images(folder)
@@ -294,14 +298,19 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(f"{folder} holds {what}: put the images of each class into a folder named after the class.")
     if own_images:
         raise ValueError(f"{folder} holds images beside its class folders: move them into the folder of their class.")
-    run = next((path for path in subfolders if all((path / name).is_file() for name in RUN)), None)
+    run = next((path for path in subfolders if all(os.path.isfile(path / name) for name in RUN)), None)
     if run is not None:
         raise ValueError(f"{run} holds a run of vit-scratch, not the images of a class: move it out of {folder}.")
     classes: dict[str, list[Path]] = {}
     not_images: list[Path] = []
     for path in subfolders:
         images = list(images_in(path, not_images))
-        classes.setdefault(one_form(path.name), []).extend(images)
+        if one_form(path.name) in classes:
+            raise ValueError(
+                f"{folder} has two folders {one_form(path.name)}, which differ in the Unicode form of their names: put "
+                "their images into one."
+            )
+        classes[one_form(path.name)] = images
         if images and images[0].parent != path:
             raise ValueError(
                 f"{path} holds folders of images instead of images, one level too deep for a class folder: "
@@ -312,6 +321,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     not_images += _beside_folders(folder)
     if not_images:
         logger.warning("%s.", not_read(sorted(not_images), folder))
+        unread += not_images
     return classes
 
 
@@ -320,15 +330,16 @@ def _beside_folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.is_dir() and not is_image(path) and is_missed(path)]
 
 
-def _say_beside_splits(root: Path, splits: Mapping[str, Path]) -> None:
+def _say_beside_splits(root: Path, splits: Mapping[str, Path], unread: list[Path]) -> None:
     """Say which folders and files lie beside those of the splits, and are in none of them."""
     unused = [path for path in _subfolders(root) if path not in splits.values()]
     if unused:
         names = [path.name + " (no labels)" * bool(by_split({path.name.lower(): path})) for path in unused]
         logger.warning("%s has folders that are not used: %s.", root, listed(names))
-    unread = _beside_folders(root)
-    if unread:
-        logger.warning("%s.", not_read(sorted(unread), root))
+    beside = _beside_folders(root)
+    if beside:
+        logger.warning("%s.", not_read(sorted(beside), root))
+        unread += beside
     images = sorted(path.name for path in root.iterdir() if path.is_file() and is_image(path))
     if images:
         logger.warning("%s has images beside the folders of its splits, which are not used: %s.", root, listed(images))

@@ -19,6 +19,13 @@ WITHOUT_DECODER = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tables of labels, and what systems leave in folders: no one misses them among the images.
 NO_IMAGES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "thumbs.db", "desktop.ini")
 EPS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".log")
+# What holds many files.
+PACKED = {
+    ".parquet": "a parquet file, to be given by itself",
+    ".tar": "a tar file, to be given by itself",
+    **dict.fromkeys((".zip", ".7z", ".rar", ".gz", ".tgz"), "an archive, to be unpacked"),
+}
 # Pictures that begin as a text does, and are not taken for one.
 DRAWINGS = (*EPS, b"%PDF", b"<svg")
 
@@ -83,8 +90,10 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins as a text, and not as one that describes a picture."""
+    """Whether a file begins as a text, and not as one that describes a picture, or is an empty one by its name."""
     beginning = beginning_of_file(path)
+    if not beginning and path.suffix.lower() in TEXTS and path.is_file():
+        return True
     printable = not beginning.translate(None, bytes(range(32, 256)) + b"\t\n\r")
     return bool(beginning) and printable and path.suffix.lower() != ".svg" and not beginning.startswith(DRAWINGS)
 
@@ -93,8 +102,10 @@ def why_not_read(path: Path) -> str:
     """Why a file or folder that `images_in` left out is none of its images."""
     if path.is_dir():
         return "a link to a folder, not followed" if path.is_symlink() else "a folder that cannot be opened"
-    if path.suffix.lower() == ".parquet":
-        return "a parquet file, to be given by itself"
+    if path.suffix.lower() in PACKED:
+        return PACKED[path.suffix.lower()]
+    if path.is_symlink() and not path.exists():
+        return "a link to something that does not exist"
     beginning = beginning_of_file(path)
     if beginning.startswith(EPS):
         return "EPS, a program, which is not run"
@@ -107,7 +118,10 @@ def why_not_read(path: Path) -> str:
 
 def not_read(others: list[Path], where: Path) -> str:
     """A sentence about the files of a folder that are not read: how many, and some of them, each with its reason."""
-    named = [f"{path.relative_to(where)} ({why_not_read(path)})" for path in others[:MOST_NAMED]]
+    reasons: dict[str, list[str]] = {}
+    for path in others[:MOST_NAMED]:
+        reasons.setdefault(why_not_read(path), []).append(str(path.relative_to(where)))
+    named = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
     more = ", …" if len(others) > MOST_NAMED else ""
     folders = sum(path.is_dir() for path in others)
     kinds = [f"{n:,} {kind}{'s' * (n > 1)}" for n, kind in ((len(others) - folders, "file"), (folders, "folder")) if n]

@@ -6,6 +6,7 @@ Everything that looks at an image (training, evaluation, prediction) gets its pi
 
 import importlib.util
 import io
+import logging
 import os
 import stat
 import warnings
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+logger = logging.getLogger(__name__)
 # Brands of what telephones write, which Pillow reads with a plugin; they stand in `ftyp`, the first box of a file.
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 UNKNOWN_FORMAT = "of no known image format"
@@ -110,9 +112,12 @@ def formats_read() -> list[str]:
     """Pillow's names of the formats that it decodes itself: for EPS it runs Ghostscript, on programs that files are."""
     Image.init()
     if importlib.util.find_spec("pillow_heif") is not None:
-        import pillow_heif
+        try:
+            import pillow_heif
 
-        pillow_heif.register_heif_opener()
+            pillow_heif.register_heif_opener()
+        except Exception as error:  # its library may be missing, or another version's
+            logger.warning("pillow-heif is installed and cannot be used (%s): HEIC is not read.", error)
     return [name for name in Image.ID if name != "EPS"]
 
 

@@ -59,13 +59,18 @@ def _table(path: Path, label_column_name: str | None) -> LabelTable | None:
         if label_column_name not in columns:
             raise ValueError(f"{path} has no column {label_column_name!r}; its columns are {listed(columns)}.")
         of_labels = [label_column_name]
+    if not rows:
+        logger.warning("%s is not used: it has no rows.", path)
+        return None
     if len(of_files) != 1 or not of_labels:
         lacks = f"one column of {FILE_COLUMN}s" if len(of_files) != 1 else "a column of labels (--label_column_name)"
         logger.warning("%s is not used: it lacks %s; its columns are %s.", path, lacks, listed(columns))
         return None
     labels: dict[str, str] = {}
     for row in rows:
-        name, value = str(row.get(of_files[0])), row.get(of_labels[0])
+        name, value = str(row.get(of_files[0]) or ""), row.get(of_labels[0])
+        if not name:
+            raise ValueError(f"{path} has a row without a {of_files[0]}: fill it in, or take the row out.")
         if value is None or value == "":
             raise ValueError(f"{path} has no label for {name}: fill it in, or take the row out.")
         if not isinstance(value, str | int):
@@ -85,9 +90,18 @@ def _read(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
                 return list(csv.DictReader(file, restkey="", restval=""))
-            return [dict(json.loads(line)) for line in file if line.strip()]
+            return [_object(line, number) for number, line in enumerate(file, start=1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: save it so.") from error
     except Exception as error:  # the readers raise many kinds
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _object(line: str, number: int) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"line {number} is no JSON object") from error
 
 
 def _key(name: str, table: Path) -> str:

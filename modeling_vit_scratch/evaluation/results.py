@@ -22,6 +22,7 @@ class SplitResults:
         outcome: of the images, without their logits, which for a large split would not fit in memory.
         labels: (B,).
         left_out: a sentence for each image that could not be read.
+        unread: files that lie among the images and are none that is read.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SplitResults:
     outcome: Outcome
     labels: np.ndarray
     left_out: list[str] = field(default_factory=list)
+    unread: int = 0
 
     @property
     def label_names(self) -> list[str]:

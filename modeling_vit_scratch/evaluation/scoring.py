@@ -3,6 +3,7 @@
 
 import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,11 @@ def evaluate(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+    unread: list[Path] = []
     dataset, name, shown = labelled_split(
         data,
         label_names,
+        unread=unread,
         split=split,
         config_name=config_name,
         image_column_name=image_column_name,
@@ -75,7 +78,7 @@ def evaluate(
     results = predict_dataset(model, processor, shown, checked.splits[name], batch_size)
     if results.outcome.broken:
         raise ValueError(not_finite(results.outcome.broken, len(results.labels), f"the checkpoint {checkpoint}"))
-    results.left_out = checked.left_out
+    results.left_out, results.unread = checked.left_out, len(unread)
     return results
 
 
@@ -87,11 +90,12 @@ def labelled_split(
     config_name: str | None = None,
     image_column_name: str | None = None,
     label_column_name: str | None = None,
+    unread: list[Path] | None = None,
 ) -> tuple[Dataset, str, str]:
     """Labelled images to score a checkpoint on.
 
     Args:
-        data, config_name, image_column_name, label_column_name: those of `load_images`.
+        data, config_name, image_column_name, label_column_name, unread: those of `load_images`.
         label_names: the classes of the checkpoint, which the labels will index.
         split: which split; by default `test` if there is one, else `validation`, else all images.
 
@@ -107,6 +111,7 @@ def labelled_split(
         image_column_name=image_column_name,
         label_column_name=label_column_name,
         least_classes=1,
+        unread=unread,
     )
     name = split or next(name for name in ("test", "validation", "train") if name in splits)
     if name not in splits:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.image_files import images_in, not_read
+from ..data.image_files import images_in, not_read, why_not_read
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile, RowGroupMetaData
@@ -23,7 +23,7 @@ ROWS_TOGETHER, BYTES_TOGETHER = 16, 2**25
 
 
 class BrokenFileError(ValueError):
-    """A file of images that is damaged; its text is one sentence that names it."""
+    """A file of many images of which none can be read; its text is one sentence that names it."""
 
 
 class ImageFiles:
@@ -59,8 +59,8 @@ class ParquetImages:
         column: which column holds the images; found by type and name if not given.
 
     Raises:
-        BrokenFileError: if it is no parquet file that can be read.
-        ValueError: if no column of it holds images.
+        BrokenFileError: if it is no parquet file that can be read, has no rows, or no column that holds images.
+        ValueError: if the column that was named holds none.
     """
 
     def __init__(self, path: str, column: str | None = None):
@@ -77,7 +77,14 @@ class ParquetImages:
             raise BrokenFileError(
                 f"{path} is no parquet file that can be read: {' '.join(str(error).split()).rstrip('.')}."
             ) from error
-        self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
+        try:
+            self.column = image_column(Features.from_arrow_schema(file.schema_arrow), column, path)
+        except ValueError as error:
+            if column is not None:
+                raise
+            raise BrokenFileError(str(error)) from error
+        if not file.metadata.num_rows:
+            raise BrokenFileError(f"{path} holds no rows.")
         groups = (file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups))
         self.group_starts = [0, *accumulate(groups)]
         self.rows: list[Any] = []
@@ -161,12 +168,13 @@ class ImageSources:
     def __init__(self, names: Sequence[str], image_column_name: str | None = None):
         self.sources: list[ImageFiles | ParquetImages] = []
         self.not_read: list[str] = []  # sentences about what lies there and is no image
+        self.unread: list[tuple[str, str]] = []  # the same by file, with a sentence for each
         for path in self._files(names):
             if path.endswith(".parquet"):
                 try:
                     self.sources.append(ParquetImages(path, image_column_name))
                 except BrokenFileError as error:
-                    self.not_read.append(str(error).rstrip("."))
+                    self._leave_out(str(error).rstrip("."), [(path, str(error))])
             elif self.sources and isinstance(self.sources[-1], ImageFiles):
                 self.sources[-1].paths.append(path)
             else:
@@ -178,9 +186,11 @@ class ImageSources:
 
     def _files(self, names: Sequence[str]) -> Iterator[str]:
         for name in names:
-            matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
+            matches = [name] if name and Path(name).exists() else sorted(glob.glob(name, recursive=True))
             if not matches:
-                raise ValueError(f"there is no image or folder{' like' if glob.has_magic(name) else ''} {name}.")
+                raise ValueError(
+                    f"there is no image or folder{' like' if glob.has_magic(name) else ''} {name or repr('')}."
+                )
             for match in matches:
                 yield from self._inside(Path(match)) if Path(match).is_dir() else [match]
 
@@ -191,9 +201,15 @@ class ImageSources:
         read = set(files)
         others = [path for path in others if path not in read]
         if others:
-            self.not_read.append(not_read(others, folder))
+            self._leave_out(
+                not_read(others, folder), [(str(path), f"{path} is {why_not_read(path)}.") for path in others]
+            )
         elif not files:
-            self.not_read.append(f"the folder {folder} holds no images")
+            self._leave_out(f"the folder {folder} holds no images", [(str(folder), f"{folder} holds no images.")])
+
+    def _leave_out(self, sentence: str, files: list[tuple[str, str]]) -> None:
+        self.not_read.append(sentence)
+        self.unread += files
 
     def __len__(self) -> int:
         return self.starts[-1]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -110,7 +110,7 @@ def predict_table(
         _predict_parts(classifier, sources, parts, state, batch_size, top_k, say)
         state.wait_for_everyone()
         if state.is_main_process:
-            written = parts.to_table()._replace(not_read=tuple(sources.not_read))
+            written = parts.to_table(sources.unread)._replace(not_read=tuple(sources.not_read))
             for sentence in sources.not_read:
                 say(f"skipped: {sentence}.")
         state.wait_for_everyone()
@@ -319,9 +319,13 @@ class Parts:
         for number in range(self.count):
             yield from self._part(number)
 
-    def to_table(self) -> Written:
-        """Make the table, and the list of images that could not be read, if there are any; then the parts go."""
-        bad = [(row["file"], row["error"]) for row in self._rows() if "error" in row]
+    def to_table(self, unread: Sequence[tuple[str, str]] = ()) -> Written:
+        """Make the table, and the list of what could not be read, if there is anything; then the parts go.
+
+        Args:
+            unread: files that are none of the images, with a sentence for each.
+        """
+        bad = [*((row["file"], row["error"]) for row in self._rows() if "error" in row), *unread]
         good = (Prediction(row["file"], row["l"], row["s"]) for row in self._rows() if "error" not in row)
         check_bad_list(self.table)
         predicted = write_predictions(good, self.table, Path(self.output).suffix)
