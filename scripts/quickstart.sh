@@ -21,7 +21,7 @@ echo "Loading the checkpoint back and predicting a few test images (their names 
 import sys
 from pathlib import Path
 
-from modeling_vit_scratch.data.loading import load_images
+from modeling_vit_scratch.data.dataset_loading import load_images
 
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)

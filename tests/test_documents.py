@@ -2,6 +2,7 @@
 """What README.md and docs/ say is so: their Python runs, their links lead somewhere, their commands are commands."""
 
 import argparse
+import importlib
 import re
 import runpy
 import shlex
@@ -223,3 +224,12 @@ def test_every_script_that_is_named_exists():
     for document in DOCUMENTS:
         for script in re.findall(r"scripts/[\w.]+", document.read_text("utf-8")):
             assert (ROOT / script.rstrip(".")).is_file(), script
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda path: path.name)
+def test_what_a_shell_script_imports_of_the_package_is_there(script):
+    for module, names in re.findall(
+        r"^from (modeling_vit_scratch[\w.]*) import (.+)$", script.read_text("utf-8"), re.M
+    ):
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
