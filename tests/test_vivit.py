@@ -25,6 +25,7 @@ from modeling_vit_scratch import (
 from modeling_vit_scratch.model import modeling_vivit_scratch
 from modeling_vit_scratch.model.configuration_vivit_scratch import WITHOUT_PREFIX
 from modeling_vit_scratch.model.layers_vivit_scratch import evenly_spaced
+from modeling_vit_scratch.model.publishing_vit_scratch import plain_card
 
 VARIANTS = ("joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
 SIZE = (8, 3, 24, 32)  # frames, channels, height, width
@@ -157,6 +158,17 @@ def test_a_saved_folder_is_self_contained(tmp_path):
     assert done.status == 0, done
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "logits.pt"), model(pixel_values).logits)
+
+
+def test_the_card_says_how_a_video_is_classified():
+    config = tiny("joint")
+    config.architectures = ["ViViTScratchForVideoClassification"]
+    card = plain_card("ada/clips", config, 1000, "nothing was measured")
+    assert "pipeline_tag: video-classification" in card
+    assert "for video classification" in card
+    assert 'model = AutoModelForVideoClassification.from_pretrained(".", trust_remote_code=True)' in card
+    assert 'logits = model(**processor("clip.mp4", return_tensors="pt")).logits' in card
+    assert "Image.open" not in card
 
 
 def test_image_checkpoints_carry_nothing_of_videos(tmp_path):

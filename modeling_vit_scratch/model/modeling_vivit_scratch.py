@@ -324,8 +324,8 @@ class ViViTScratchModel(ViViTScratchPreTrainedModel):
             x = run(self.encoder, self.pre_norm(x).unflatten(1, shape), in_parts=lambda kernel: kernel)
             return self.norm(x.flatten(1, 2))
         if self.config.attention_variant == "factorised_dot_product":
-            in_parts = lambda kernel: FactorisedDotProduct(kernel, shape[0]).attend  # noqa: E731  # read in place
-            return self.norm(run(self.encoder, self.pre_norm(x), in_parts=in_parts))
+            halves = partial(FactorisedDotProduct, num_time_steps=shape[0])
+            return self.norm(run(self.encoder, self.pre_norm(x), in_parts=lambda kernel: halves(kernel).attend))
         x, _ = self.patch_dropout(x)
         x = self._with_prefix(x)
         average = maps_wanted and self._maps_are_many(x)

@@ -386,6 +386,31 @@ def _same_weights(folder: Path, other: Path) -> bool:
     return files == others and all(filecmp.cmp(folder / name, other / name, shallow=False) for name in files)
 
 
+def _snippet(kind: str, classifies: bool, has_processor: bool) -> list[str]:
+    """Python that loads a model of images or videos from the current folder and uses it.
+
+    It is text for those who read the card; none of it is run here. Whether the code of the repository may run, they say
+    themselves by pasting it.
+    """
+    auto = f"AutoModelFor{kind.capitalize()}Classification" if classifies else "AutoModel"
+    load = f'model = {auto}.from_pretrained(".", trust_remote_code=True)'
+    if not has_processor:
+        return [f"from transformers import {auto}", "", load]
+    result = "logits = {}.logits" if classifies else "output = {}"
+    if kind == "video":  # whose processor is code of the repository, too, and reads files itself
+        given, trusted, first = '"clip.mp4"', ", trust_remote_code=True", []
+    else:
+        given, trusted, first = f'Image.open("{ANY_PHOTO}")', "", ["from PIL import Image"]
+    return [
+        *first,
+        f"from transformers import AutoImageProcessor, {auto}",
+        "",
+        f'processor = AutoImageProcessor.from_pretrained("."{trusted})',
+        load,
+        result.format(f'model(**processor({given}, return_tensors="pt"))'),
+    ]
+
+
 def plain_card(
     name: str,
     config: Any,
@@ -405,33 +430,19 @@ def plain_card(
         terms: those of the weights that it was made of, as `terms_in` gives them.
     """
     (architecture,) = config.architectures
-    classifies = architecture.endswith("ForImageClassification")
-    # Text for those who read the card; none of it is run here. Whether the code of the repository may run, they say
-    # themselves by pasting it.
-    lines = [
-        "from PIL import Image",
-        "from transformers import AutoImageProcessor, AutoModelForImageClassification",
-        "",
-        'processor = AutoImageProcessor.from_pretrained(".")',
-        'model = AutoModelForImageClassification.from_pretrained(".", trust_remote_code=True)',
-        f'logits = model(**processor(Image.open("{ANY_PHOTO}"), return_tensors="pt")).logits',
-    ]
-    if not classifies:
-        lines[1:] = [line.replace("ForImageClassification", "") for line in lines[1:-1]]
-        lines += [f'output = model(**processor(Image.open("{ANY_PHOTO}"), return_tensors="pt"))']
-    if not has_processor:
-        auto = "AutoModelForImageClassification" if classifies else "AutoModel"
-        lines = [f"from transformers import {auto}", "", f'model = {auto}.from_pretrained(".", trust_remote_code=True)']
+    kind = "video" if architecture.startswith("ViViT") else "image"
+    classifies = architecture.endswith(f"For{kind.capitalize()}Classification")
+    lines = _snippet(kind, classifies, has_processor)
     labels = list(config.id2label.values()) if classifies else []
     metadata = ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
+        pipeline_tag=f"{kind}-classification" if classifies else f"{kind}-feature-extraction",
         tags=["vit-scratch", "vision-transformer"],
         **terms or {},
     )
     text = PLAIN_CARD.format(
         name=name.rpartition("/")[2],
-        task=" for image classification" if classifies else "",
+        task=f" for {kind} classification" if classifies else "",
         depth=config.num_hidden_layers,
         width=config.hidden_size,
         parameters=num_parameters,
